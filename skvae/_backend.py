@@ -1,0 +1,83 @@
+"""Where numbers live: device, dtype, scoped randomness, arrays to tensors and back."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+# Measured on CPUs only: below this many multiply-adds a step, starting the kernels
+# costs a GPU more than the arithmetic does.
+_DEVICE_WORK = 50_000_000
+
+
+def fresh_seed(random_state: Any) -> int:
+    """One integer from what scikit-learn calls a ``random_state``.
+
+    ``None`` asks the operating system for entropy instead of NumPy's global stream,
+    so that fitting or sampling never moves the caller's random state.
+    """
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1, np.uint32)[0])
+    if isinstance(random_state, numbers.Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A private generator that depends on the key alone, never on place or order."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator(device=device).manual_seed(int(state >> np.uint64(1)))
+
+
+def resolve_device(name: str, work: int) -> torch.device:
+    """The device that ``name`` asks for; ``"auto"`` weighs the work of one step.
+
+    Parameters
+    ----------
+    name : str
+        "auto", or anything ``torch.device`` takes.
+    work : int
+        Multiply-adds of one training step.
+
+    Raises
+    ------
+    ValueError
+        Where the device is unknown or not available.
+    """
+    if name == "auto":
+        if work < _DEVICE_WORK:
+            return torch.device("cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device must be 'auto' or a device that torch can reach here, got "
+            f"{name!r} ({str(error).splitlines()[0]}). Use device='auto' or 'cpu'."
+        ) from error
+    return device
+
+
+def scoring_dtype(array: np.ndarray, device: torch.device) -> torch.dtype:
+    """The precision of an answer: that of the question, where the device has it."""
+    if array.dtype == np.float32 or device.type == "mps":
+        return torch.float32
+    return torch.float64
+
+
+def as_tensor(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor with the array's values; never a view of the caller's memory."""
+    return torch.tensor(np.ascontiguousarray(array), dtype=dtype, device=device)
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """The tensor's values on the host."""
+    return tensor.detach().cpu().numpy()

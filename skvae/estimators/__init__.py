@@ -1,0 +1,1 @@
+"""The estimators: they validate, fit and keep the fitted state."""

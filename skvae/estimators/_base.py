@@ -1,0 +1,485 @@
+"""What both estimators are: parameters, fitting, fitted state."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
+from sklearn.utils import Tags
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from skvae._backend import fresh_seed
+from skvae._version import __version__
+from skvae.estimators._callbacks import CallbackSupportMixin, FitTask
+from skvae.estimators._parameters import CONSTRAINTS, resolve_settings
+from skvae.estimators._questions import FLOATS, Questions
+from skvae.inference.explanation import contributions
+from skvae.inference.scoring import draw_bank, read
+from skvae.model.latent import LatentModel, Terms
+from skvae.table.containers import Container
+from skvae.table.schema import Schema
+from skvae.training.fit import CodedTable, Settings, fit_model, partial_fit_model
+from skvae.training.history import History
+
+# Rows on which the averages of a fitted model are taken.
+_SUMMARY_ROWS = 1000
+# Burda et al. (2016) call a component active above this variance of its mean.
+_ACTIVE_VARIANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Training:
+    """A table on its way through a fit."""
+
+    table: np.ndarray
+    schema: Schema
+    container: Container
+    coded: CodedTable
+    settings: Settings
+    seed: int
+
+
+class BaseVAE(
+    Questions,
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
+):
+    """Shared shell of the estimators."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = dict(CONSTRAINTS)
+    _doc_link_module = "skvae"
+    _doc_link_template = (
+        "https://skvae.readthedocs.io/en/stable/reference/"
+        "{estimator_module}.{estimator_name}.html"
+    )
+
+    # What "auto" is, where the estimators differ.
+    _continuous: ClassVar[str]
+    _scaling: ClassVar[str]
+    _noise: ClassVar[str]
+    _max_steps: ClassVar[int]
+
+    n_features_in_: int
+    n_iter_: int
+    loss_curve_: list[float]
+
+    def __init__(
+        self,
+        n_components: int | str = "auto",
+        *,
+        likelihood: str | dict[Any, str] = "auto",
+        noise: str = "auto",
+        hidden_layer_sizes: Any = "auto",
+        activation: str = "silu",
+        dropout: float = 0.0,
+        start: str = "linear",
+        variational: bool = True,
+        beta: float = 1.0,
+        kl_warmup: float = 0.0,
+        free_bits: float = 0.0,
+        prior: str = "normal",
+        n_importance_samples: int = 1,
+        alpha: float = 0.01,
+        l1_ratio: float = 0.0,
+        batch_size: int | str = "auto",
+        learning_rate_init: float = 0.002,
+        learning_rate: str = "cosine",
+        max_iter: int | str = "auto",
+        max_time: float | None = None,
+        early_stopping: bool | str = "auto",
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        max_grad_norm: float | None = 100.0,
+        n_score_samples: int = 64,
+        device: str = "auto",
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        self.n_components = n_components
+        self.likelihood = likelihood
+        self.noise = noise
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.dropout = dropout
+        self.start = start
+        self.variational = variational
+        self.beta = beta
+        self.kl_warmup = kl_warmup
+        self.free_bits = free_bits
+        self.prior = prior
+        self.n_importance_samples = n_importance_samples
+        self.alpha = alpha
+        self.l1_ratio = l1_ratio
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.learning_rate = learning_rate
+        self.max_iter = max_iter
+        self.max_time = max_time
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.max_grad_norm = max_grad_norm
+        self.n_score_samples = n_score_samples
+        self.device = device
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+
+    @staticmethod
+    def _default_components(n_columns: int) -> int:
+        raise NotImplementedError
+
+    # -- fitting -----------------------------------------------------------------
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+    ) -> Self:
+        """Fit the model to a table.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Numbers, all finite; at least two rows and one column that varies.
+        y : Ignored
+            Present for scikit-learn's conventions.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, not negative.
+        X_val : array-like of shape (n_rows, n_features), default=None
+            Rows for early stopping, in place of `validation_fraction` of X.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            For a table or parameters that cannot be fitted, or a loss that became
+            infinite. An earlier fit then stays as it was.
+        """
+        go_on = bool(self.warm_start) and hasattr(self, "_model")
+        with self._all_or_nothing():
+            training = self._prepare(X, sample_weight, go_on=go_on)
+            validation = None
+            if X_val is not None:
+                X_val = validate_data(self, X_val, reset=False, dtype=FLOATS)
+                validation = training.schema.encode(X_val)
+            task = FitTask(self, X, y, training.settings.plan.n_epochs)
+            fit = fit_model(
+                training.coded,
+                training.settings,
+                training.seed,
+                validation=validation,
+                model=self._model if go_on else None,
+                on_epoch=self._observer(training, task),
+            )
+            fitted = self._fitted(training, fit.model, fit.history, fit.held_out)
+            vars(self).update(fitted)
+            self._warn(training)
+            task.ended()
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Make one pass over some more rows.
+
+        The first call learns scaling and start from its rows; later calls keep them.
+        There is no early stopping, and the learning rate stays at
+        `learning_rate_init`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : Ignored
+            Present for scikit-learn's conventions.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, not negative.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        go_on = hasattr(self, "_model")
+        with self._all_or_nothing():
+            training = self._prepare(X, sample_weight, go_on=go_on)
+            n_epochs = self.n_iter_ if go_on else 0
+            model, history, moments = partial_fit_model(
+                training.coded,
+                training.settings,
+                training.seed,
+                n_epochs=n_epochs,
+                model=self._model if go_on else None,
+                moments=getattr(self, "_moments", None) if go_on else None,
+            )
+            earlier = list(self.loss_curve_) if go_on else []
+            fitted = self._fitted(training, model, history, np.empty(0, int))
+            fitted["n_iter_"] = n_epochs + 1
+            fitted["loss_curve_"] = earlier + fitted["loss_curve_"]
+            vars(self).update(fitted, _moments=moments)
+        return self
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Leave an earlier fit as it was where this one fails."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            state = vars(self)
+            # scikit-learn still has to tear its callbacks down.
+            kept = {k: v for k, v in state.items() if k.startswith(("_skl", "_call"))}
+            state.clear()
+            state.update({**before, **kept})
+            raise
+
+    def _prepare(self, X: Any, sample_weight: Any, *, go_on: bool) -> Training:
+        """Check the table, learn the schema, code the rows, settle the parameters."""
+        table = validate_data(
+            self, X, reset=not go_on, dtype=FLOATS, ensure_min_samples=2
+        )
+        container = self._container if go_on else Container.of(X)
+        weight = None
+        if sample_weight is not None:
+            weight = _check_sample_weight(
+                sample_weight, table, dtype=np.float64, ensure_non_negative=True
+            )
+            present = weight > 0
+            if present.sum() < 2:
+                raise ValueError(
+                    f"At least two rows need a positive weight, but sample_weight is "
+                    f"zero for all rows except {present.sum()}. Give more rows weight."
+                )
+            if not present.all():
+                table, weight = table[present], weight[present]
+        names = getattr(self, "feature_names_in_", None)
+        schema = self._schema if go_on else self._learn_schema(table, names, weight)
+        active = [schema.columns[j] for j in schema.active]
+        scale = np.array([column.scale for column in active])
+        settings = resolve_settings(
+            self.get_params(deep=False),
+            kinds=schema.kinds,
+            n_rows=len(table),
+            n_components=self._default_components(len(active)),
+            max_steps=self._max_steps,
+            noise=self._noise if self.variational else "column",
+        )
+        if go_on and settings.n_components != self._model.n_components:
+            raise ValueError(
+                f"To go on from an earlier fit n_components must stay at "
+                f"{self._model.n_components}, got {settings.n_components}. Set "
+                f"warm_start=False to start afresh."
+            )
+        coded = CodedTable(
+            schema.encode(table),
+            weight,
+            schema.kinds,
+            scale / np.exp(np.log(scale).mean()),
+            np.array([column.resolution for column in active]) / scale,
+        )
+        seed = fresh_seed(self.random_state)
+        return Training(table, schema, container, coded, settings, seed)
+
+    def _learn_schema(
+        self, table: np.ndarray, names: Any, weight: np.ndarray | None
+    ) -> Schema:
+        schema = Schema.learn(
+            table,
+            names=names,
+            likelihood=self.likelihood,
+            continuous=self._continuous,
+            sample_weight=weight,
+            scaling=self._scaling,
+        )
+        if not len(schema.active):
+            raise ValueError(
+                f"At least one column must vary, but all {len(schema.columns)} are "
+                f"constant. Check X."
+            )
+        return schema
+
+    def _observer(
+        self, training: Training, task: FitTask
+    ) -> Callable[[LatentModel, History], bool]:
+        """What is told of each pass."""
+
+        def on_epoch(model: LatentModel, history: History) -> bool:
+            self._report(training, history)
+
+            def fitted() -> dict[str, Any]:
+                now = model.to(torch.float64, torch.device("cpu"))
+                return self._fitted(training, now, history, np.empty(0, int))
+
+            return task.epoch_ended(history.n_epochs, fitted)
+
+        return on_epoch
+
+    def _report(self, training: Training, history: History) -> None:
+        every = max(1, training.settings.plan.n_epochs // 20)
+        if self.verbose and history.n_epochs % every == 0:
+            jacobian = training.schema.log_jacobian.sum()
+            line = f"[{type(self).__name__}] pass {history.n_epochs} of at most "
+            line += f"{training.settings.plan.n_epochs}: loss "
+            line += f"{history.loss[-1] - jacobian:.4f} nats a row"
+            if history.validation:
+                line += f", held-out objective {history.validation[-1] + jacobian:.4f}"
+            print(line)
+
+    # -- fitted state ------------------------------------------------------------
+
+    def _fitted(
+        self,
+        training: Training,
+        model: LatentModel,
+        history: History,
+        held_out: np.ndarray,
+    ) -> dict[str, Any]:
+        """All attributes of an estimator with this model."""
+        schema, settings = training.schema, training.settings
+        jacobian = float(schema.log_jacobian.sum())
+        bank = draw_bank(self.n_score_samples, settings.n_components, training.seed)
+        part = slice(None, None, max(1, len(training.table) // _SUMMARY_ROWS))
+        summary = _summary(model, training.coded.values[part], bank)
+        score = self._score
+        contribution = np.zeros(len(schema.columns))
+        contribution[schema.active] = contributions(
+            model, training.coded.values[part], bank, score
+        ).mean(0)
+        if score.has_units:
+            contribution[schema.active] += schema.log_jacobian
+        validation = np.asarray(history.validation) + jacobian
+        return {
+            "_schema": schema,
+            "_container": training.container,
+            "_model": model,
+            "_bank": bank,
+            "_mean_contributions": contribution,
+            "base_score_": float(contribution.sum()),
+            "n_components_": settings.n_components,
+            "n_iter_": history.n_epochs,
+            "loss_curve_": [loss - jacobian for loss in history.loss],
+            "validation_scores_": validation.tolist(),
+            "best_validation_score_": (
+                None if history.best is None else history.best + jacobian
+            ),
+            "likelihood_": tuple(column.kind for column in schema.columns),
+            "noise_variance_": _noise_variance(schema, settings.noise, summary.noise),
+            "kl_per_component_": summary.kl,
+            "n_active_components_": int((summary.spread > _ACTIVE_VARIANCE).sum()),
+            "device_": str(settings.device),
+        }
+
+    def _warn(self, training: Training) -> None:
+        """Say what a user may want to act on."""
+        model, schema = self._model, training.schema
+        if self.variational and self.n_active_components_ == 0:
+            warnings.warn(
+                f"No component of the code carries information: the posterior "
+                f"collapsed onto the prior (beta={self.beta}). Lower beta, set "
+                f"free_bits, or look whether the columns are related at all.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        scaled = np.array(model.likelihood.scaled, dtype=bool)
+        floor = model.likelihood.floor.numpy()[scaled]
+        positions = schema.active[scaled]
+        scale = np.array([schema.columns[j].scale for j in positions])
+        noise = np.broadcast_to(self.noise_variance_, (len(schema.columns),))
+        low = positions[noise[positions] <= 1.001 * floor * scale**2]
+        if len(low):
+            named = [schema.columns[j].name or f"column {j}" for j in low]
+            warnings.warn(
+                f"The noise of these columns is at its floor: {', '.join(named)}. They "
+                f"follow from other columns almost exactly, and their density is as "
+                f"large as their resolution allows. Drop copies and sums of columns.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _with(self, fitted: dict[str, Any]) -> Self:
+        """A copy of this estimator with these attributes."""
+        other = copy.copy(self)
+        vars(other).update(fitted)
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_skvae_version": __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        version = state.pop("_skvae_version", "unknown")
+        if version != __version__:
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=__version__,
+                    original_sklearn_version=version,
+                ),
+                stacklevel=2,
+            )
+        super().__setstate__(state)
+        if hasattr(self, "device_"):
+            self.device_ = "cpu"
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_components_
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """Averages over training rows: one number a component, or a scaled column."""
+
+    kl: np.ndarray
+    spread: np.ndarray
+    noise: np.ndarray
+
+
+def _summary(model: LatentModel, coded: np.ndarray, bank: np.ndarray) -> _Summary:
+    def reading(terms: Terms) -> tuple[torch.Tensor, ...]:
+        variance = model.likelihood.variance(terms.params)
+        if variance.shape[2] == 1:
+            variance = variance.expand(-1, -1, terms.x.shape[1], -1)
+        return terms.kl.mean(0), terms.mean[0], variance.mean((0, 1))
+
+    kl, mean, noise = read(model, coded, bank[:1], reading)
+    return _Summary(kl.mean(0), mean.var(0), noise.mean(0))
+
+
+def _noise_variance(schema: Schema, noise: str, coded: np.ndarray) -> Any:
+    """Noise variance in the user's units: a number if shared, else one a column."""
+    kinds = [column.kind for column in schema.columns]
+    scale = np.array([column.scale for column in schema.columns])
+    variance = np.where(np.array(kinds) == "constant", 0.0, np.nan)
+    scaled = [j for j in schema.active if kinds[j] in ("gaussian", "student_t")]
+    variance[scaled] = coded * scale[scaled] ** 2
+    return float(variance[scaled].max()) if noise == "shared" and scaled else variance

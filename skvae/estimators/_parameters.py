@@ -1,0 +1,283 @@
+"""The estimators' parameters: what they may be, what they mean, what "auto" becomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skvae._backend import resolve_device
+from skvae.model.networks import ACTIVATIONS, Network
+from skvae.training.fit import Settings
+from skvae.training.loop import SCHEDULES, Plan
+
+T = TypeVar("T", bound=type)
+
+_AUTO = StrOptions({"auto"})
+_SHARE = Interval(Real, 0, 1, closed="left")
+
+CONSTRAINTS: dict[str, list[Any]] = {
+    "n_components": [Interval(Integral, 1, None, closed="left"), _AUTO],
+    "likelihood": [StrOptions({"auto", "gaussian", "student_t", "bernoulli"}), dict],
+    "noise": [StrOptions({"auto", "shared", "column", "network"})],
+    "hidden_layer_sizes": [
+        "array-like",
+        Interval(Integral, 1, None, closed="left"),
+        _AUTO,
+    ],
+    "activation": [StrOptions(set(ACTIVATIONS))],
+    "dropout": [_SHARE],
+    "start": [StrOptions({"linear", "random"})],
+    "variational": ["boolean"],
+    "beta": [Interval(Real, 0, None, closed="left")],
+    "kl_warmup": [Interval(Real, 0, 1, closed="both")],
+    "free_bits": [Interval(Real, 0, None, closed="left")],
+    "prior": [StrOptions({"normal"})],
+    "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
+    "alpha": [Interval(Real, 0, None, closed="left")],
+    "l1_ratio": [Interval(Real, 0, 1, closed="both")],
+    "batch_size": [Interval(Integral, 1, None, closed="left"), _AUTO],
+    "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+    "learning_rate": [StrOptions(set(SCHEDULES))],
+    "max_iter": [Interval(Integral, 1, None, closed="left"), _AUTO],
+    "max_time": [Interval(Real, 0, None, closed="neither"), None],
+    "early_stopping": ["boolean", _AUTO],
+    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+    "n_score_samples": [Interval(Integral, 1, None, closed="left")],
+    "device": [str],
+    "random_state": ["random_state"],
+    "warm_start": ["boolean"],
+    "verbose": ["verbose"],
+}
+
+_DOCS = """\
+likelihood : str or dict, default="auto"
+    What the columns are: "gaussian", "student_t" (heavy tails), "bernoulli" (0/1);
+    one name for all, or a dict from column name or position to a name, the other
+    columns "auto". {auto_likelihood}
+noise : {{"auto", "shared", "column", "network"}}, default="auto"
+    Scale of the continuous columns: one in the units of X ("shared", probabilistic
+    PCA in the linear limit), one a column ("column", factor analysis), or a function
+    of the code ("network"). {auto_noise}
+hidden_layer_sizes : int, array-like of int or "auto", default="auto"
+    Widths of the encoder's hidden layers; the decoder mirrors them. None at all, (),
+    leaves a linear model. "auto" is (64, 64), and (256, 128) from 200 columns.
+activation : str, default="silu"
+    Of the hidden layers: "relu", "silu", "gelu", "elu", "tanh", "softplus" or
+    "logistic".
+dropout : float, default=0.0
+    Share of the hidden units left out in each training step, in [0, 1).
+start : {{"linear", "random"}}, default="linear"
+    "linear" starts at the closed-form solution of the linear model (probabilistic
+    PCA or factor analysis), with the networks at zero; training is kept only where it
+    beats that on held-out rows. "random" starts everywhere at random.
+variational : bool, default=True
+    False trains a plain auto-encoder (deterministic codes, no KL, squared error in
+    standardised units); its density is put together after training.
+beta : float, default=1.0
+    Weight of the KL divergence in training (Higgins et al., 2017). Scores are always
+    those of beta = 1.
+kl_warmup : float, default=0.0
+    Share of the training steps over which the KL's weight rises from 0 to `beta`.
+free_bits : float, default=0.0
+    Nats of KL that each component may spend for free (Kingma et al., 2016).
+prior : {{"normal"}}, default="normal"
+    Density of the codes.
+n_importance_samples : int, default=1
+    Draws of each row in training. 1 is the ELBO, more the importance-weighted bound
+    (Burda et al., 2016).
+alpha : float, default=0.01
+    Strength of the penalty on the networks' weights, decoupled from the gradient
+    (AdamW). The linear paths, biases and scales are free.
+l1_ratio : float, default=0.0
+    Share of `alpha` that is an L1 penalty; the rest is L2.
+batch_size : int or "auto", default="auto"
+    Rows of a training step; at most all. "auto" is 32 to 512, growing with the table.
+learning_rate_init : float, default={learning_rate_init}
+    Largest learning rate.
+learning_rate : {{"cosine", "constant"}}, default="cosine"
+    Its course over training.
+max_iter : int or "auto", default="auto"
+    Passes over the rows. {auto_max_iter}
+max_time : float or None, default=None
+    Seconds after which training ends, at the end of a pass.
+early_stopping : bool or "auto", default="auto"
+    Whether to hold out `validation_fraction` of the rows, stop once their objective
+    stops growing, and keep the best parameters. "auto" does so from 10 rows.
+validation_fraction : float, default=0.1
+    Share of the rows held out, at most 4096 rows; not used where `X_val` is given.
+n_iter_no_change : int, default=10
+    Looks at the held-out rows without a gain of `tol` before training stops. A look
+    comes after a pass and after at least 25 steps (fewer on tables under 500 rows).
+tol : float, default=1e-4
+    Least gain, nats a row.
+max_grad_norm : float or None, default={max_grad_norm}
+    Longer gradients are shortened to this length; None leaves them.
+n_score_samples : int, default=64
+    Draws from the posterior behind each score. More are more exact and cost more.
+device : str, default="auto"
+    "auto", or what torch calls a device. "auto" takes a GPU where there is one and a
+    training step is large enough to gain from it.
+random_state : int, RandomState instance or None, default=None
+    Makes fits repeatable. No global random state is read or changed.
+warm_start : bool, default=False
+    Whether `fit` goes on from the last fit's parameters and scaling.
+verbose : int, default=0
+    Prints a line for every so many passes.
+"""
+
+_TRANSFORMER_WORDS = {
+    "auto_likelihood": '"auto" is bernoulli for\n    columns of 0 and 1 only, gaussian '
+    "for the others.",
+    "auto_noise": '"auto" is "network", and "column" for a\n    plain auto-encoder.',
+    "auto_max_iter": '"auto" allows 20 to 3000 steps, growing with the table.',
+    "learning_rate_init": "0.002",
+    "max_grad_norm": "100.0",
+}
+_DETECTOR_WORDS = {
+    **_TRANSFORMER_WORDS,
+    "auto_likelihood": '"auto" is bernoulli for\n    columns of 0 and 1 only, '
+    "student_t for the others.",
+    "auto_noise": '"auto" is "column".',
+    "auto_max_iter": '"auto" allows 20 to 200 steps: outliers\n    are learned last.',
+}
+
+
+def documented(words: str) -> Callable[[T], T]:
+    """Put the shared parameters' documentation in place of "{parameters}"."""
+
+    def decorate(cls: T) -> T:
+        text = _DOCS.format(
+            **{"transformer": _TRANSFORMER_WORDS, "detector": _DETECTOR_WORDS}[words]
+        )
+        indented = text.replace("\n", "\n    ").rstrip()
+        cls.__doc__ = (cls.__doc__ or "").replace("{parameters}", indented)
+        return cls
+
+    return decorate
+
+
+def resolve_settings(
+    params: dict[str, Any],
+    *,
+    kinds: tuple[str, ...],
+    n_rows: int,
+    n_components: int,
+    max_steps: int,
+    noise: str,
+) -> Settings:
+    """Turn parameters into what a fit needs, for a table of this shape.
+
+    Parameters
+    ----------
+    params : dict
+        The estimator's parameters.
+    kinds : tuple of str of length n_columns
+    n_rows : int
+    n_components, max_steps, noise
+        What the estimator takes "auto" for.
+
+    Raises
+    ------
+    ValueError
+        Where two parameters contradict each other.
+    """
+    variational = bool(params["variational"])
+    noise = noise if params["noise"] == "auto" else params["noise"]
+    if not variational:
+        _reject_for_autoencoder(params)
+        noise = "column" if params["noise"] == "auto" else noise
+    if params["n_importance_samples"] > 1 and params["free_bits"]:
+        raise ValueError(
+            "free_bits bounds the closed-form KL, which the importance-weighted bound "
+            f"has not, got free_bits={params['free_bits']} with n_importance_samples="
+            f"{params['n_importance_samples']}. Set one of them to its default."
+        )
+    hidden = _hidden(params["hidden_layer_sizes"], len(kinds))
+    held_out = 0.0
+    if params["early_stopping"] is True or (
+        params["early_stopping"] == "auto" and n_rows >= 10
+    ):
+        held_out = float(params["validation_fraction"])
+    if params["n_components"] != "auto":
+        n_components = int(params["n_components"])
+    batch_size = params["batch_size"]
+    if batch_size == "auto":
+        batch_size = 2 ** int(np.clip(round(math.log2(n_rows / 16)), 5, 9))
+    batch_size = int(min(batch_size, n_rows))
+    steps_per_epoch = max(1, math.ceil(n_rows * (1.0 - held_out) / batch_size))
+    max_iter = params["max_iter"]
+    if max_iter == "auto":
+        max_iter = math.ceil(int(np.clip(8 * n_rows, 20, max_steps)) / steps_per_epoch)
+    network = Network(
+        "one", len(kinds), n_components, n_components, hidden, params["activation"]
+    )
+    work = 2 * network.work * batch_size * params.get("n_estimators", 1)
+    return Settings(
+        n_components=n_components,
+        n_members=params.get("n_estimators", 1),
+        hidden=hidden,
+        activation=params["activation"],
+        noise=noise,
+        start=params["start"],
+        variational=variational,
+        n_importance_samples=params["n_importance_samples"],
+        free_bits=params["free_bits"],
+        alpha=params["alpha"],
+        l1_ratio=params["l1_ratio"],
+        batch_size=batch_size,
+        held_out=held_out,
+        plan=Plan(
+            n_epochs=int(max_iter),
+            learning_rate=params["learning_rate_init"],
+            schedule=SCHEDULES[params["learning_rate"]],
+            beta=params["beta"],
+            kl_warmup=params["kl_warmup"],
+            dropout=params["dropout"],
+            trim=params.get("trim", 0.0),
+            max_grad_norm=params["max_grad_norm"],
+            look_every=int(np.clip(n_rows // 20, 1, 25)),
+            patience=params["n_iter_no_change"],
+            tol=params["tol"],
+            max_time=params["max_time"],
+        ),
+        device=resolve_device(params["device"], work),
+    )
+
+
+def _hidden(sizes: Any, n_columns: int) -> tuple[int, ...]:
+    if isinstance(sizes, str):
+        return (256, 128) if n_columns >= 200 else (64, 64)
+    widths = np.atleast_1d(np.asarray(sizes))
+    if widths.ndim != 1 or any(
+        not isinstance(width, Integral) or width < 1 for width in widths.tolist()
+    ):
+        raise ValueError(
+            f"hidden_layer_sizes must be integers of at least 1, got {sizes!r}. Use () "
+            f"for a linear model."
+        )
+    return tuple(int(width) for width in widths)
+
+
+def _reject_for_autoencoder(params: dict[str, Any]) -> None:
+    contradictions = {
+        "noise": params["noise"] == "network",
+        "beta": params["beta"] != 1.0,
+        "free_bits": params["free_bits"] > 0,
+        "kl_warmup": params["kl_warmup"] > 0,
+        "n_importance_samples": params["n_importance_samples"] > 1,
+    }
+    for name, contradicts in contradictions.items():
+        if contradicts:
+            raise ValueError(
+                f"variational=False has no KL and learns its noise after training, so "
+                f"{name} must keep its default, got {name}={params[name]!r}. Drop it "
+                f"or set variational=True."
+            )

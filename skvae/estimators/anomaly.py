@@ -1,0 +1,258 @@
+"""Outlier and novelty detection."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import OutlierMixin
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from skvae.estimators._base import BaseVAE, Training
+from skvae.estimators._parameters import documented
+from skvae.inference.calibration import automatic_threshold, conformal_p_values
+from skvae.inference.scoring import SCORES, Score
+from skvae.model.latent import LatentModel
+from skvae.training.history import History
+
+
+@documented("detector")
+class VAEAnomalyDetector(OutlierMixin, BaseVAE):
+    """Outlier detector: a variational autoencoder that expects dirt in its table.
+
+    Columns are scaled robustly, their noise has heavy tails, and the worst rows of each
+    step are left out, so that outliers among the training rows bend the model little.
+    `explain` tells for each row which columns make it unusual.
+
+    Parameters
+    ----------
+    contamination : "auto" or float, default="auto"
+        Share of outliers among the training rows, in (0, 0.5]. It sets `offset_` only
+        and changes no score. "auto" finds the threshold from the bulk of the scores.
+    n_estimators : int, default=1
+        Independently trained models whose scores are put together.
+    anomaly_score : str, default="elbo"
+        What `score_samples` gives: "log_likelihood", "elbo",
+        "reconstruction_probability" (An and Cho, 2015) or "reconstruction" (minus
+        the squared error in scaled units).
+    trim : float, default=0.1
+        Share of the worst rows that each training step leaves out, in [0, 0.5].
+    n_components : int or "auto", default="auto"
+        Number of components of the code. "auto" is one more than the root of the
+        number of columns.
+    {parameters}
+
+    Attributes
+    ----------
+    offset_ : float
+        Threshold of `score_samples`: rows below it are outliers.
+    n_components_ : int
+        Number of components of the code.
+    likelihood_ : tuple of str of length n_features
+        Kind of each column; "constant" columns are left out of the model.
+    noise_variance_ : float or ndarray of shape (n_features,)
+        Noise variance of the columns in the units of X squared (its mean over
+        training rows where it depends on the code); one number for noise="shared", NaN
+        for 0/1 columns.
+    kl_per_component_ : ndarray of shape (n_components_,)
+        Mean KL divergence of each component from the prior over training rows, nats.
+    n_active_components_ : int
+        Components whose posterior mean varies over the rows (variance above 0.01).
+    loss_curve_ : list of float
+        Mean training loss of each pass, nats a row, in the units of X.
+    validation_scores_ : list of float
+        Held-out objective at each look, nats a row; the first is that of the start.
+    best_validation_score_ : float or None
+        The largest; None where nothing was held out.
+    base_score_ : float
+        Mean score of training rows, to which `explain` refers.
+    n_iter_ : int
+        Passes over the rows.
+    device_ : str
+        Where the model runs.
+    n_features_in_ : int
+        Number of columns of the table.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where all are strings.
+
+    See Also
+    --------
+    VAETransformer : The same model for codes, densities and generation.
+    sklearn.ensemble.IsolationForest : Detection by random splits.
+
+    References
+    ----------
+    An and Cho, "Variational Autoencoder based Anomaly Detection using Reconstruction
+    Probability", 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skvae import VAEAnomalyDetector
+    >>> X = np.random.default_rng(0).normal(size=(200, 3))
+    >>> X[0] = 10.0
+    >>> detector = VAEAnomalyDetector(random_state=0).fit(X)
+    >>> int(detector.predict(X)[0])
+    -1
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseVAE._parameter_constraints,
+        "contamination": [
+            StrOptions({"auto"}),
+            Interval(Real, 0, 0.5, closed="right"),
+        ],
+        "n_estimators": [Interval(Integral, 1, None, closed="left")],
+        "anomaly_score": [StrOptions(set(SCORES))],
+        "trim": [Interval(Real, 0, 0.5, closed="both")],
+    }
+    _continuous: ClassVar[str] = "student_t"
+    _scaling: ClassVar[str] = "robust"
+    _noise: ClassVar[str] = "column"
+    _max_steps: ClassVar[int] = 200
+
+    def __init__(
+        self,
+        *,
+        contamination: float | str = "auto",
+        n_estimators: int = 1,
+        anomaly_score: str = "elbo",
+        trim: float = 0.1,
+        n_components: int | str = "auto",
+        likelihood: str | dict[Any, str] = "auto",
+        noise: str = "auto",
+        hidden_layer_sizes: Any = "auto",
+        activation: str = "silu",
+        dropout: float = 0.0,
+        start: str = "linear",
+        variational: bool = True,
+        beta: float = 1.0,
+        kl_warmup: float = 0.0,
+        free_bits: float = 0.0,
+        prior: str = "normal",
+        n_importance_samples: int = 1,
+        alpha: float = 0.01,
+        l1_ratio: float = 0.0,
+        batch_size: int | str = "auto",
+        learning_rate_init: float = 0.002,
+        learning_rate: str = "cosine",
+        max_iter: int | str = "auto",
+        max_time: float | None = None,
+        early_stopping: bool | str = "auto",
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        max_grad_norm: float | None = 100.0,
+        n_score_samples: int = 64,
+        device: str = "auto",
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            n_components=n_components,
+            likelihood=likelihood,
+            noise=noise,
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            dropout=dropout,
+            start=start,
+            variational=variational,
+            beta=beta,
+            kl_warmup=kl_warmup,
+            free_bits=free_bits,
+            prior=prior,
+            n_importance_samples=n_importance_samples,
+            alpha=alpha,
+            l1_ratio=l1_ratio,
+            batch_size=batch_size,
+            learning_rate_init=learning_rate_init,
+            learning_rate=learning_rate,
+            max_iter=max_iter,
+            max_time=max_time,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            max_grad_norm=max_grad_norm,
+            n_score_samples=n_score_samples,
+            device=device,
+            random_state=random_state,
+            warm_start=warm_start,
+            verbose=verbose,
+        )
+        self.contamination = contamination
+        self.n_estimators = n_estimators
+        self.anomaly_score = anomaly_score
+        self.trim = trim
+
+    @staticmethod
+    def _default_components(n_columns: int) -> int:
+        return 1 + int(np.sqrt(n_columns))
+
+    @property
+    def _score(self) -> Score:
+        return SCORES[self.anomaly_score]
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Score of each row less the threshold; negative for outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,)
+            ``score_samples(X) - offset_``.
+        """
+        scores = self.score_samples(X)
+        return scores - np.asarray(self.offset_, dtype=scores.dtype)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Tell outliers (-1) from inliers (+1).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        labels : ndarray of int of shape (n_samples,)
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def p_values(self, X: Any) -> np.ndarray:
+        """How often a row like those of the training table scores as low.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        p_values : ndarray of shape (n_samples,)
+            Conformal, against the rows that training held out (all training rows where
+            there were none): small for outliers, never 0.
+        """
+        check_is_fitted(self)
+        return conformal_p_values(self.score_samples(X), self._calibration)
+
+    def _fitted(
+        self,
+        training: Training,
+        model: LatentModel,
+        history: History,
+        held_out: np.ndarray,
+    ) -> dict[str, Any]:
+        fitted = super()._fitted(training, model, history, held_out)
+        probe = self._with(fitted)
+        scores = probe._scores(training.table, self._score)
+        if self.contamination == "auto":
+            offset = automatic_threshold(scores)
+        else:
+            offset = float(np.percentile(scores, 100.0 * self.contamination))
+        kept = scores[held_out] if len(held_out) else scores
+        return {**fitted, "offset_": offset, "_calibration": np.sort(kept)}

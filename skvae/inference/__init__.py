@@ -1,0 +1,1 @@
+"""Questions to a fitted model: scores, explanations, completions, new rows."""

@@ -1,0 +1,46 @@
+"""Why a row scores as it does: additive contributions of its columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skvae.inference.scoring import Score, read
+from skvae.model.latent import LatentModel, Terms
+
+
+def contributions(
+    model: LatentModel, coded: np.ndarray, bank: np.ndarray, score: Score
+) -> np.ndarray:
+    """Parts of each row's score, one a column, that sum to it.
+
+    A column's part is its own cell's plus a share of the latent term (what the score
+    holds beyond the cells: the price of an unusual code). That term is shared out in
+    proportion to the squared length of the step that the cell alone makes the code
+    take along the encoder's linear path; in equal parts where no cell moves it.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_columns)
+        In coded units.
+    """
+
+    def reading(terms: Terms) -> tuple[Tensor]:
+        cells = score.cells(terms)
+        latent = score.rows(terms) - cells.sum(-1)
+        return (cells + latent[:, None] * _shares(terms),)
+
+    (parts,) = read(model, coded, bank if score.has_draws else None, reading)
+    return parts
+
+
+def _shares(terms: Terms) -> Tensor:
+    """Share of each column in the latent term, (n_rows, n_columns), sums to one."""
+    path = terms.model.params["encoder.path"].square().sum(-1)
+    move = (terms.x.square() * path[:, None]).mean(0)
+    if terms.observed is not None:
+        move = move * terms.observed[0]
+    total = move.sum(-1, keepdim=True)
+    even = torch.full_like(move, 1.0 / move.shape[-1])
+    return torch.where(total > 0, move / total, even)

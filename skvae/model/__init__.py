@@ -1,0 +1,1 @@
+"""Models of a table: closed forms, networks, likelihoods, priors."""

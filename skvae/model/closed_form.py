@@ -1,0 +1,133 @@
+"""What is known of a model without training: its start, its floor, its noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from skvae.model.latent import LatentModel
+from skvae.model.linear import LinearGaussian, factor_analysis, probabilistic_pca
+from skvae.model.priors import FullNormal
+from skvae.model.rows import Rows
+
+# Least standard deviations, in those of the column. The first keeps float32 training
+# sane; the second keeps a scale that depends on z from collapsing onto ties.
+_LEAST_SCALE = 1e-3
+_LEAST_RESOLVED = 1e-2
+_LEAST_RANDOM_SCALE = 0.03
+import os
+_LEAST_NETWORK_RATIO = float(os.environ.get("RATIO","0.1"))
+
+# Rows from which moments of the codes are taken after training.
+_FINISHING_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted mean and unbiased covariance of coded rows."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray, weight: np.ndarray | None) -> Moments:
+        """Moments of complete rows."""
+        total = float(len(values) if weight is None else weight.sum())
+        share = np.full(len(values), 1.0 / total) if weight is None else weight / total
+        mean = share @ values
+        centred = values - mean
+        bessel = total / max(total - 1.0, 1.0)
+        return cls(mean, (centred * (bessel * share)[:, None]).T @ centred)
+
+
+def noise_floor(
+    resolution: np.ndarray, start_variance: np.ndarray | None | float = 0.0
+) -> np.ndarray:
+    """Least noise variance of each column, coded units.
+
+    Rounding to steps of r adds a variance of r^2 / 12 (Sheppard's correction), so no
+    density of such a column can be sharper.
+
+    Parameters
+    ----------
+    resolution : ndarray of shape (n_columns,)
+    start_variance : ndarray, None or 0
+        For a scale that depends on z: the variance it starts from; None for a random
+        start.
+    """
+    floor = np.clip(resolution**2 / 12.0, _LEAST_SCALE**2, _LEAST_RESOLVED**2)
+    if start_variance is None:
+        return np.maximum(floor, _LEAST_RANDOM_SCALE**2)
+    return np.maximum(floor, _LEAST_NETWORK_RATIO**2 * np.asarray(start_variance))
+
+
+def linear_start(
+    moments: Moments,
+    n_components: int,
+    *,
+    floor: np.ndarray,
+    shared: bool,
+    units: np.ndarray | None,
+) -> LinearGaussian:
+    """Probabilistic PCA (one noise, in ``units``) or factor analysis (one a column)."""
+    if shared:
+        return probabilistic_pca(
+            moments.mean, moments.covariance, n_components, floor=floor, units=units
+        )
+    return factor_analysis(moments.mean, moments.covariance, n_components, floor=floor)
+
+
+@torch.no_grad()
+def finish_autoencoder(
+    model: LatentModel,
+    values: np.ndarray,
+    weight: np.ndarray | None,
+    units: np.ndarray,
+) -> None:
+    """Make a density of a trained plain auto-encoder, in place.
+
+    Training sets its codes and reconstructions. Here the noise becomes that of the
+    residuals, the prior the normal density of the training codes, and the posterior
+    variance that of the decoder's linearisation at the codes.
+    """
+    step = max(1, len(values) // _FINISHING_ROWS)
+    dtype, device = model.params.flat.dtype, model.device
+    part = None if weight is None else weight[::step]
+    rows = Rows.from_coded(values[::step], dtype, device, part)
+    x = rows.x.expand(model.n_members, -1, -1)
+    share = torch.full_like(x[0, :, :1], 1.0 / len(rows))
+    if rows.weight is not None:
+        share = share * rows.weight[:, None]
+    code, _ = model.encode(x)
+    location = model.likelihood.mean(model.decode(code[:, None]))[:, 0]
+    scaled = torch.tensor(model.likelihood.scaled)
+    residual = ((x - location).square() * share).sum(1).mean(0)
+    variance = residual[scaled].numpy() + model.likelihood.floor[scaled].numpy()
+    if "log_scale" in model.params and model.params["log_scale"].shape[-1] == 1:
+        own = units[scaled.numpy()]
+        variance = (variance * own**2).mean() / own**2
+    model.set_noise(variance)
+
+    mean = (code * share).sum(1)
+    centred = code - mean[:, None]
+    covariance = (centred * share).transpose(1, 2) @ centred
+    # Components that the decoder does not use have no variance: keep a little.
+    spread = covariance.diagonal(dim1=-2, dim2=-1)
+    ridge = 1e-6 * spread.mean(-1, keepdim=True) + torch.finfo(dtype).tiny
+    covariance = covariance + torch.diag_embed(ridge.expand_as(spread))
+    model.prior = FullNormal(mean, torch.linalg.cholesky(covariance))
+
+    noise = (location * (1.0 - location)).mean(1)
+    noise[:, scaled] = torch.as_tensor(variance)
+    precision = 1.0 / model.prior.cholesky.square().sum(-1)
+    for j in range(model.n_components):
+        step_size = 0.1 * spread[:, j].sqrt()[:, None, None]
+        move = torch.zeros_like(code)
+        move[..., j : j + 1] = step_size
+        up = model.likelihood.mean(model.decode((code + move)[:, None]))
+        down = model.likelihood.mean(model.decode((code - move)[:, None]))
+        slope = (up - down)[:, 0] / (2.0 * step_size).clamp(min=1e-30)
+        precision[:, j] += ((slope.square() * share).sum(1) / noise).sum(-1)
+    model.params["encoder.bias"][:, 0, model.n_components :] = -precision.log()

@@ -1,0 +1,85 @@
+"""Densities of the latent code."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Prior(ABC):
+    """Density of the code z."""
+
+    @abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density of each code; the last axis, the components', is summed."""
+
+    @abstractmethod
+    def sample(
+        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Codes of that shape, dtype and device of ``like``."""
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Prior:
+        """The same density elsewhere."""
+        return self
+
+
+class StandardNormal(Prior):
+    """N(0, I)."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return normal_log_prob(z, 0.0 * z[..., :1]).sum(-1)
+
+    def sample(
+        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        return like.new_empty(shape).normal_(generator=generator)
+
+
+@dataclass(frozen=True)
+class FullNormal(Prior):
+    """N(mean, L L'), one for each member.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (n_members, n_components)
+    cholesky : Tensor of shape (n_members, n_components, n_components)
+        Lower triangular L.
+    """
+
+    mean: Tensor
+    cholesky: Tensor
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density of codes (n_members, ..., n_components)."""
+        flat = z.flatten(1, -2) - self.mean[:, None]
+        unit = torch.linalg.solve_triangular(
+            self.cholesky, flat.transpose(-1, -2), upper=False
+        ).transpose(-1, -2)
+        log_det = self.cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        log_prob = StandardNormal().log_prob(unit) - log_det[:, None]
+        return log_prob.view(z.shape[:-1])
+
+    def sample(
+        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        unit = StandardNormal().sample(shape, like, generator).flatten(1, -2)
+        codes = torch.baddbmm(
+            self.mean[:, None], unit, self.cholesky.transpose(-1, -2)
+        )
+        return codes.view(shape)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> FullNormal:
+        return FullNormal(
+            self.mean.to(dtype=dtype, device=device),
+            self.cholesky.to(dtype=dtype, device=device),
+        )
+
+
+def normal_log_prob(unit: Tensor, log_variance: Tensor) -> Tensor:
+    """Log density of N(m, v) at m + unit * sqrt(v), elementwise."""
+    return -0.5 * (unit.square() + log_variance + math.log(2.0 * math.pi))

@@ -1,0 +1,1 @@
+"""Fitting a model's parameters: objectives, batches, the optimiser and the loop."""

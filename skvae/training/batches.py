@@ -1,0 +1,121 @@
+"""Rows in minibatches, with the random numbers that belong to them.
+
+Every draw is keyed on (seed, epoch, block), never on a place or a worker, so that a
+fit is the same wherever its blocks are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from skvae._backend import generator
+from skvae.model.rows import Rows
+
+# Batches gathered at once: one gather a block instead of one a step, and memory that
+# does not grow with the table.
+_BATCHES_PER_BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows for each member, and their noise.
+
+    Attributes
+    ----------
+    x, observed : Tensor of shape (n_members, batch_size, n_columns)
+    weight : Tensor of shape (n_members, batch_size) or None
+    unit : Tensor of shape (n_members, n_draws, batch_size, n_components) or None
+        Standard normal draws; None for a model that draws nothing.
+    source : torch.Generator
+        For what is drawn inside the networks.
+    """
+
+    x: Tensor
+    observed: Tensor | None
+    weight: Tensor | None
+    unit: Tensor | None
+    source: torch.Generator
+
+
+class Batches:
+    """Minibatches of a table in memory, in a new order each epoch and for each member.
+
+    Parameters
+    ----------
+    rows : Rows
+    batch_size : int
+    n_draws : int
+        Posterior draws of each row; 0 for none.
+    n_components : int
+    seeds : list of int
+        One a member.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        batch_size: int,
+        n_draws: int,
+        n_components: int,
+        seeds: list[int],
+    ) -> None:
+        self.rows = rows
+        self.batch_size = min(batch_size, len(rows))
+        self.n_draws, self.n_components = n_draws, n_components
+        self.seeds = seeds
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches that one pass yields."""
+        return -(-len(self.rows) // self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """One pass over the rows."""
+        n = len(self.rows)
+        device = self.rows.x.device
+        orders = [
+            torch.randperm(n, generator=generator(seed, epoch, 0)) for seed in self.seeds
+        ]
+        order = torch.stack(orders).to(device)
+        stride = self.batch_size * _BATCHES_PER_BLOCK
+        for block, start in enumerate(range(0, n, stride)):
+            yield from self._block(order[:, start : start + stride], epoch, block)
+
+    def _block(self, order: Tensor, epoch: int, block: int) -> Iterator[Batch]:
+        device = self.rows.x.device
+        sources = [
+            generator(seed, epoch, 1 + block, device=device) for seed in self.seeds
+        ]
+        x = _gather(self.rows.x, order)
+        observed = None if self.rows.observed is None else _gather(self.rows.observed, order)
+        weight = None if self.rows.weight is None else _gather(self.rows.weight, order)
+        unit = self._noise(order.shape[1], sources)
+        for start in range(0, order.shape[1], self.batch_size):
+            part = slice(start, start + self.batch_size)
+            yield Batch(
+                x[:, part],
+                None if observed is None else observed[:, part],
+                None if weight is None else weight[:, part],
+                None if unit is None else unit[:, :, part],
+                sources[0],
+            )
+
+    def _noise(self, n_rows: int, sources: list[torch.Generator]) -> Tensor | None:
+        if not self.n_draws:
+            return None
+        shape = (len(sources), self.n_draws, n_rows, self.n_components)
+        unit = self.rows.x.new_empty(shape)
+        for own, source in zip(unit, sources, strict=True):
+            own.normal_(generator=source)
+        return unit
+
+
+def _gather(values: Tensor, order: Tensor) -> Tensor:
+    """Rows of ``values`` in the order of each member, (members, rows, ...)."""
+    picked = values.index_select(0, order.flatten())
+    return picked.view(*order.shape, *values.shape[1:])

@@ -1,0 +1,355 @@
+"""From a coded table to a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from skvae._backend import generator
+from skvae.model.closed_form import (
+    Moments,
+    finish_autoencoder,
+    linear_start,
+    noise_floor,
+)
+from skvae.model.latent import LatentModel
+from skvae.model.rows import Rows
+from skvae.training.batches import Batches
+from skvae.training.history import History
+from skvae.training.loop import SCHEDULES, Plan, train
+from skvae.training.objectives import make_objective
+from skvae.training.optimiser import Adam
+
+# Held-out rows beyond these tell nothing more about when to stop.
+_MAX_HELD_OUT = 4096
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every choice that shapes a fit, resolved.
+
+    Attributes
+    ----------
+    n_components, n_members : int
+    hidden : tuple of int
+    activation : str
+    noise : {"shared", "column", "network"}
+    start : {"linear", "random"}
+    variational : bool
+    n_importance_samples : int
+    free_bits, alpha, l1_ratio : float
+    batch_size : int
+    held_out : float
+        Share of the rows that is held out for early stopping; 0 for none.
+    plan : Plan
+    device : torch.device
+    """
+
+    n_components: int
+    n_members: int
+    hidden: tuple[int, ...]
+    activation: str
+    noise: str
+    start: str
+    variational: bool
+    n_importance_samples: int
+    free_bits: float
+    alpha: float
+    l1_ratio: float
+    batch_size: int
+    held_out: float
+    plan: Plan
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class CodedTable:
+    """A table as the model sees it.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_rows, n_columns)
+    weight : ndarray of shape (n_rows,) or None
+    kinds : tuple of str of length n_columns
+    units : ndarray of shape (n_columns,)
+        Size of one coded unit in the user's units, up to a common factor.
+    resolution : ndarray of shape (n_columns,)
+        Smallest step of each column, coded units.
+    """
+
+    values: np.ndarray
+    weight: np.ndarray | None
+    kinds: tuple[str, ...]
+    units: np.ndarray
+    resolution: np.ndarray
+
+    def take(self, rows: np.ndarray) -> CodedTable:
+        """Some of the rows."""
+        weight = None if self.weight is None else self.weight[rows]
+        return CodedTable(
+            self.values[rows], weight, self.kinds, self.units, self.resolution
+        )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained model (float64, CPU or device) and how it got there.
+
+    Attributes
+    ----------
+    model : LatentModel
+    history : History
+    held_out : ndarray of int
+        Rows that training did not see. The linear start is that of all rows, so that
+        what they must gain by training is more than what any other start could show.
+    """
+
+    model: LatentModel
+    history: History
+    held_out: np.ndarray
+
+
+def fit_model(
+    table: CodedTable,
+    settings: Settings,
+    seed: int,
+    *,
+    validation: np.ndarray | None = None,
+    model: LatentModel | None = None,
+    on_epoch: Callable[[LatentModel, History], bool] = lambda model, history: False,
+) -> Fit:
+    """Fit a model to a coded table.
+
+    Parameters
+    ----------
+    table : CodedTable
+    settings : Settings
+    seed : int
+    validation : ndarray of shape (n, n_columns) or None
+        Coded rows for early stopping; None holds some of the table's out.
+    model : LatentModel or None
+        Go on from here instead of a fresh start.
+    on_epoch : callable
+        True stops.
+    """
+    train_rows, held_out = _split(len(table.values), settings, seed, validation)
+    used = table if not len(held_out) else table.take(train_rows)
+    seeds = [seed + member for member in range(settings.n_members)]
+    if model is None:
+        if is_closed_form(table.kinds, settings):
+            return _closed_form_fit(table, settings, seeds, on_epoch)
+        model = start_model(table, settings, seeds)
+    if len(held_out):
+        validation = table.values[held_out]
+    weight = None if table.weight is None else table.weight[held_out]
+    history = train_model(
+        model := model.to(torch.float32, settings.device),
+        used,
+        settings,
+        seeds,
+        validation=validation,
+        validation_weight=weight if len(held_out) else None,
+        on_epoch=on_epoch,
+    )
+    model = model.to(torch.float64, torch.device("cpu"))
+    if not settings.variational:
+        finish_autoencoder(model, table.values, table.weight, table.units)
+    return Fit(model, history, held_out)
+
+
+def partial_fit_model(
+    table: CodedTable,
+    settings: Settings,
+    seed: int,
+    *,
+    n_epochs: int,
+    model: LatentModel | None,
+    moments: tuple[np.ndarray, np.ndarray, int] | None,
+) -> tuple[LatentModel, History, tuple[np.ndarray, np.ndarray, int]]:
+    """Make one pass over some rows at a constant learning rate.
+
+    Parameters
+    ----------
+    table, settings, seed
+        As in `fit_model`.
+    n_epochs : int
+        Passes made before, on which the random draws are keyed.
+    model : LatentModel or None
+        Where to go on from; None starts.
+    moments : tuple or None
+        The optimiser's, from the pass before.
+
+    Returns
+    -------
+    model : LatentModel
+    history : History
+    moments : tuple
+    """
+    seeds = [seed + member for member in range(settings.n_members)]
+    if model is None:
+        model = start_model(table, settings, seeds)
+    model = model.to(torch.float32, settings.device)
+    optimiser = make_optimiser(model, settings)
+    if moments is not None:
+        optimiser.set_moments(moments)
+    one_pass = replace(settings.plan, n_epochs=1, schedule=SCHEDULES["constant"])
+    history = train_model(
+        model,
+        table,
+        replace(settings, plan=one_pass),
+        seeds,
+        optimiser=optimiser,
+        first_epoch=n_epochs + 1,
+    )
+    model = model.to(torch.float64, torch.device("cpu"))
+    if not settings.variational:
+        finish_autoencoder(model, table.values, table.weight, table.units)
+    return model, history, optimiser.moments()
+
+
+def train_model(
+    model: LatentModel,
+    table: CodedTable,
+    settings: Settings,
+    seeds: list[int],
+    *,
+    validation: np.ndarray | None = None,
+    validation_weight: np.ndarray | None = None,
+    optimiser: Adam | None = None,
+    first_epoch: int = 1,
+    on_epoch: Callable[[LatentModel, History], bool] = lambda model, history: False,
+) -> History:
+    """Train a model of the settings' device and precision in place."""
+    dtype, device = model.params.flat.dtype, model.device
+    batches = Batches(
+        Rows.from_coded(table.values, dtype, device, table.weight),
+        batch_size=settings.batch_size,
+        n_draws=settings.n_importance_samples if settings.variational else 0,
+        n_components=settings.n_components,
+        seeds=seeds,
+    )
+    held_out = None
+    if validation is not None:
+        held_out = Rows.from_coded(validation, dtype, device, validation_weight)
+    return train(
+        model,
+        make_objective(
+            variational=settings.variational,
+            n_importance_samples=settings.n_importance_samples,
+            free_bits=settings.free_bits,
+        ),
+        batches,
+        make_optimiser(model, settings) if optimiser is None else optimiser,
+        settings.plan,
+        held_out=held_out,
+        frozen=() if settings.variational else ("log_scale",),
+        on_epoch=lambda epoch, history: on_epoch(model, history),
+        first_epoch=first_epoch,
+    )
+
+
+def make_optimiser(model: LatentModel, settings: Settings) -> Adam:
+    """Adam with the penalties on the networks' weights.
+
+    The linear paths, the biases and the noise are free: a penalty then draws the
+    model towards its linear part, not away from it.
+    """
+    decay = sparsity = None
+    if settings.alpha:
+        on_weights = model.params.mask(lambda name: ".weight" in name or "head" in name)
+        decay = settings.alpha * (1.0 - settings.l1_ratio) * on_weights
+        sparsity = settings.alpha * settings.l1_ratio * on_weights
+    return Adam(
+        model.params.flat,
+        decay=decay if settings.l1_ratio < 1.0 else None,
+        sparsity=sparsity if settings.l1_ratio > 0.0 else None,
+        rates=model.natural_rates() if settings.start == "linear" else None,
+    )
+
+
+def is_closed_form(kinds: tuple[str, ...], settings: Settings) -> bool:
+    """Whether the linear start is already the maximum of the objective."""
+    plan = settings.plan
+    return (
+        settings.start == "linear"
+        and not settings.hidden
+        and settings.noise != "network"
+        and set(kinds) == {"gaussian"}
+        and plan.beta == 1.0
+        and plan.trim == 0.0
+        and settings.free_bits == 0.0
+    )
+
+
+def start_model(
+    table: CodedTable, settings: Settings, seeds: list[int]
+) -> LatentModel:
+    """An untrained model on the CPU, float64: linear or random start."""
+    linear, resolution = None, table.resolution
+    if settings.noise == "shared":
+        # One noise for all columns has one floor: that of the finest column.
+        resolution = (resolution * table.units).min() / table.units
+    floor = noise_floor(resolution)
+    if settings.start == "linear":
+        linear = linear_start(
+            Moments.of(table.values, table.weight),
+            settings.n_components,
+            floor=floor,
+            units=table.units if settings.noise == "shared" else None,
+            shared=settings.noise == "shared" or not settings.variational,
+        )
+    if settings.noise == "network":
+        floor = noise_floor(
+            resolution, None if linear is None else linear.noise_variance
+        )
+    scaled = np.array([kind != "bernoulli" for kind in table.kinds], dtype=bool)
+    offset = np.zeros(int(scaled.sum()))
+    if settings.noise == "shared":
+        offset = -np.log(table.units[scaled])
+    model = LatentModel.build(
+        kinds=table.kinds,
+        variance_floor=floor,
+        n_components=settings.n_components,
+        hidden=settings.hidden,
+        activation=settings.activation,
+        n_free_scales={"shared": 1, "column": len(offset), "network": None}[
+            settings.noise
+        ],
+        scale_offset=offset,
+        n_members=settings.n_members,
+    )
+    model.start_random(seeds, network_only=linear is not None)
+    if linear is not None:
+        model.start_linear(linear, project=not settings.variational)
+    if not settings.variational:
+        # A plain auto-encoder minimises the error in coded units: unit noise.
+        model.set_noise(1.0 + floor[scaled])
+    return model
+
+
+def _closed_form_fit(
+    table: CodedTable,
+    settings: Settings,
+    seeds: list[int],
+    on_epoch: Callable[[LatentModel, History], bool],
+) -> Fit:
+    model = start_model(table, settings, seeds)
+    if not settings.variational:
+        finish_autoencoder(model, table.values, table.weight, table.units)
+    history = History(n_epochs=1)
+    on_epoch(model, history)
+    return Fit(model, history, np.empty(0, dtype=int))
+
+
+def _split(
+    n_rows: int, settings: Settings, seed: int, validation: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on and rows to hold out, both ascending."""
+    n_held_out = 0
+    if validation is None and settings.held_out:
+        n_held_out = min(max(1, round(settings.held_out * n_rows)), _MAX_HELD_OUT)
+    order = torch.randperm(n_rows, generator=generator(seed, 0, 0, 2)).numpy()
+    return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])

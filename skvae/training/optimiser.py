@@ -1,0 +1,96 @@
+"""Adam over one flat buffer, in a few public torch operations."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skvae._backend import as_array
+
+
+class Adam:
+    """Adam with decoupled weight decay over flat parameters (members, size).
+
+    ``torch.optim`` would import the compiler stack at its first use and walk over
+    every tensor at every step; here a step is a handful of operations whatever the
+    number of tensors, and rates are one a member.
+
+    Parameters
+    ----------
+    flat : Tensor of shape (n_members, size)
+        Updated in place.
+    decay : Tensor of shape (n_members or 1, size)
+        L2 penalty of each parameter.
+    sparsity : Tensor of shape (n_members or 1, size)
+        L1 penalty of each parameter.
+    rates : Tensor of shape (n_members or 1, size)
+        Factor of each parameter's learning rate. Adam's steps have the same length
+        whatever the gradient's, so a factor s is Adam on the parameter divided by s.
+    betas : tuple of float
+    eps : float
+
+    Notes
+    -----
+    Kingma and Ba, "Adam", ICLR 2015; Loshchilov and Hutter, "Decoupled Weight Decay
+    Regularization", ICLR 2019. The L1 penalty is its proximal step (soft threshold).
+    """
+
+    def __init__(
+        self,
+        flat: Tensor,
+        *,
+        decay: Tensor | None = None,
+        sparsity: Tensor | None = None,
+        rates: Tensor | None = None,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+    ) -> None:
+        self.flat = flat
+        self.gradient = torch.zeros_like(flat)
+        self.decay, self.sparsity, self.rates = decay, sparsity, rates
+        self.betas, self.eps = betas, eps
+        self._first = torch.zeros_like(flat)
+        self._second = torch.zeros_like(flat)
+        self._n_steps = 0
+
+    def step(self, learning_rate: float, max_grad_norm: float | None = None) -> None:
+        """One update from ``self.gradient``, which is zero afterwards.
+
+        Parameters
+        ----------
+        learning_rate : float
+        max_grad_norm : float or None
+            Each member's gradient is shortened to at most this length.
+        """
+        gradient, (beta1, beta2) = self.gradient, self.betas
+        if max_grad_norm is not None:
+            length = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+            gradient.mul_((max_grad_norm / (length + 1e-12)).clamp_(max=1.0))
+        self._n_steps += 1
+        self._first.lerp_(gradient, 1.0 - beta1)
+        self._second.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
+        # Both bias corrections go into the step length and eps.
+        correction = (1.0 - beta2**self._n_steps) ** 0.5
+        rate = learning_rate * correction / (1.0 - beta1**self._n_steps)
+        if self.decay is not None:
+            self.flat.addcmul_(self.decay, self.flat, value=-learning_rate)
+        denominator = self._second.sqrt().add_(self.eps * correction)
+        first = self._first if self.rates is None else self._first * self.rates
+        self.flat.addcdiv_(first, denominator, value=-rate)
+        if self.sparsity is not None:
+            threshold = learning_rate * self.sparsity
+            self.flat.copy_(
+                self.flat.sign() * (self.flat.abs() - threshold).clamp_(min=0.0)
+            )
+        gradient.zero_()
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """What a later optimiser needs to go on from here."""
+        return as_array(self._first), as_array(self._second), self._n_steps
+
+    def set_moments(self, moments: tuple[np.ndarray, np.ndarray, int]) -> None:
+        """Go on from another optimiser's `moments`."""
+        first, second, self._n_steps = moments
+        self._first.copy_(torch.as_tensor(first))
+        self._second.copy_(torch.as_tensor(second))
