@@ -205,8 +205,8 @@ def _checked_description(raw: bytes, path: str) -> dict[str, Any]:
     if description["format"] > FORMAT:
         raise ValueError(
             f"{path} has format {description['format']}, written by skvae "
-            f"{description['versions']['skvae']}, but skvae {__version__} reads formats "
-            f"up to {FORMAT}. Upgrade skvae to load it."
+            f"{description['versions']['skvae']}, but skvae {__version__} reads "
+            f"formats up to {FORMAT}. Upgrade skvae to load it."
         )
     return description
 
@@ -281,10 +281,6 @@ class _Reader:
             "array": lambda name: self.arrays[name].copy(),
             "transposed": lambda parts: parts[0].transpose(np.argsort(parts[1])),
             "model": lambda parts: LatentModel.from_state(*parts),
-            **{
-                name: lambda items, cls=cls: cls(**items)
-                for name, cls in RECORDS.items()
-            },
         }
 
     def __call__(self, value: Any) -> Any:
@@ -293,10 +289,13 @@ class _Reader:
             return [self(item) for item in value]
         if isinstance(value, dict):
             ((kind, content),) = value.items()
+            if kind in RECORDS:
+                return RECORDS[kind](**self(content))
             if kind not in self._makers:
                 raise ValueError(
-                    f"A saved model holds values of the kinds {sorted(self._makers)}, "
-                    f"got {kind!r}. Load it with the version that wrote it."
+                    f"A saved model holds values of the kinds "
+                    f"{sorted({*self._makers, *RECORDS})}, got {kind!r}. Load it with "
+                    f"the version that wrote it."
                 )
             return self._makers[kind](self(content))
         return value

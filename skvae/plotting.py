@@ -41,7 +41,28 @@ _REACH = 6.0
 _LOW, _HIGH = "tab:red", "tab:blue"
 
 
-class LatentDisplay:
+class _Display:
+    """Something drawn: where, once it is drawn."""
+
+    ax_: Axes
+    figure_: Figure
+
+    def _begin(self, ax: Axes | None, *, height: float = 4.2) -> Axes:
+        """The axes given, or those of a new figure; remembered."""
+        if ax is None:
+            try:
+                from matplotlib import pyplot
+            except ImportError as error:
+                raise ImportError(
+                    "Plots need matplotlib, which is not installed: pip install "
+                    "skvae[plot]."
+                ) from error
+            ax = pyplot.subplots(figsize=(6.4, height), layout="constrained")[1]
+        self.ax_, self.figure_ = ax, ax.figure  # type: ignore[assignment]
+        return ax
+
+
+class LatentDisplay(_Display):
     """Where rows lie: two components of their codes, coloured by score or label.
 
     Parameters
@@ -70,9 +91,6 @@ class LatentDisplay:
     >>> display.codes.shape
     (178, 2)
     """
-
-    ax_: Axes
-    figure_: Figure
 
     def __init__(
         self,
@@ -147,8 +165,7 @@ class LatentDisplay:
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw, on ``ax`` or a new figure; ``kwargs`` go to ``Axes.scatter``."""
-        self.ax_ = ax = _axes(ax)
-        self.figure_ = ax.figure  # type: ignore[assignment]
+        ax = self._begin(ax)
         style = {"s": 16, "linewidths": 0, **kwargs}
         kinds, counts = np.unique(self.colours, return_counts=True)
         if len(kinds) <= _MOST_LABELS or self.colours.dtype.kind not in "fiu":
@@ -164,14 +181,12 @@ class LatentDisplay:
             scale = {"c": self.colours[order], "cmap": "viridis", "vmin": low}
             points = ax.scatter(*self.codes[order].T, **{**scale, **style})
             extend = "min" if low > self.colours.min() else "neither"
-            self.figure_.colorbar(
-                points, ax=ax, label=self.colour_name, extend=extend
-            )
+            self.figure_.colorbar(points, ax=ax, label=self.colour_name, extend=extend)
         ax.set(xlabel=self.code_names[0], ylabel=self.code_names[1])
         return self
 
 
-class ScoreDisplay:
+class ScoreDisplay(_Display):
     """How normal rows are: a histogram of their scores, with the threshold.
 
     Parameters
@@ -194,14 +209,11 @@ class ScoreDisplay:
     >>> from skvae import VAEAnomalyDetector
     >>> from skvae.plotting import ScoreDisplay
     >>> X = load_wine().data
-    >>> detector = VAEAnomalyDetector(random_state=0).fit(X)
+    >>> detector = VAEAnomalyDetector(n_components=2, random_state=0).fit(X)
     >>> display = ScoreDisplay.from_estimator(detector, X)
     >>> display.offset == detector.offset_
     True
     """
-
-    ax_: Axes
-    figure_: Figure
 
     def __init__(
         self,
@@ -253,10 +265,8 @@ class ScoreDisplay:
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw, on ``ax`` or a new figure; ``kwargs`` go to ``Axes.hist``."""
-        self.ax_ = ax = _axes(ax)
-        self.figure_ = ax.figure  # type: ignore[assignment]
+        ax = self._begin(ax)
         low = _low_end(self.scores, self.offset)
-        beyond = int((self.scores < low).sum())
         shown = np.maximum(self.scores, low)
         bins = np.linspace(low, max(shown.max(), np.nextafter(low, np.inf)), 41)
         style = {"bins": bins, "histtype": "stepfilled", "alpha": 0.6, **kwargs}
@@ -276,13 +286,13 @@ class ScoreDisplay:
         if self.y is not None or self.offset is not None:
             ax.legend(loc="upper left")
         name = self.score_name
-        if beyond:
-            name += f"\n(leftmost bar: {beyond} rows, down to {self.scores.min():.4g})"
+        if low > self.scores.min():
+            name += f"\n(leftmost bar: all rows down to {self.scores.min():.4g})"
         ax.set(xlabel=name, ylabel="rows")
         return self
 
 
-class ContributionDisplay:
+class ContributionDisplay(_Display):
     """Why rows score as they do: the columns that add most to it or take most from it.
 
     Parameters
@@ -311,14 +321,11 @@ class ContributionDisplay:
     >>> from skvae import VAEAnomalyDetector
     >>> from skvae.plotting import ContributionDisplay
     >>> X = load_wine(as_frame=True).data
-    >>> detector = VAEAnomalyDetector(random_state=0).fit(X)
+    >>> detector = VAEAnomalyDetector(n_components=2, random_state=0).fit(X)
     >>> display = ContributionDisplay.from_estimator(detector, X)
     >>> display.contributions.shape
     (1, 13)
     """
-
-    ax_: Axes
-    figure_: Figure
 
     def __init__(
         self,
@@ -389,8 +396,7 @@ class ContributionDisplay:
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw, on ``ax`` or a new figure; ``kwargs`` go to ``Axes.barh``."""
         names, lengths = self._bars()
-        self.ax_ = ax = _axes(ax, height=1.4 + 0.3 * len(names))
-        self.figure_ = ax.figure  # type: ignore[assignment]
+        ax = self._begin(ax, height=1.4 + 0.3 * len(names))
         n_rows = len(self.rows)
         place, height = np.arange(len(names), dtype=float), 0.8 / n_rows
         for i, own in enumerate(lengths):
@@ -430,7 +436,7 @@ class ContributionDisplay:
         return names, lengths
 
 
-class LossDisplay:
+class LossDisplay(_Display):
     """How training went: the loss of each pass, and that of held-out rows.
 
     Parameters
@@ -454,9 +460,6 @@ class LossDisplay:
     >>> len(display.loss_curve) == vae.n_iter_
     True
     """
-
-    ax_: Axes
-    figure_: Figure
 
     def __init__(self, loss_curve: np.ndarray, validation_loss: np.ndarray) -> None:
         self.loss_curve, self.validation_loss = loss_curve, validation_loss
@@ -499,8 +502,7 @@ class LossDisplay:
 
         The looks at the held-out rows are drawn evenly from the start to the last pass.
         """
-        self.ax_ = ax = _axes(ax)
-        self.figure_ = ax.figure  # type: ignore[assignment]
+        ax = self._begin(ax)
         n_passes, n_looks = len(self.loss_curve), len(self.validation_loss)
         # The loss of a pass is its mean over the steps: that of its middle.
         middle = np.arange(n_passes) + 0.5
@@ -514,22 +516,9 @@ class LossDisplay:
             least = self.validation_loss[best]
             ax.plot(looks[best], least, "ko", label=f"their least, {least:.4g}")
             ax.legend(loc="best")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.locator_params(axis="x", integer=True)
         ax.set(xlabel="passes over the rows", ylabel="loss, nats a row")
         return self
-
-
-def _axes(ax: Axes | None, height: float = 4.2) -> Axes:
-    """The axes given, or those of a new figure."""
-    if ax is not None:
-        return ax
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError(
-            "Plots need matplotlib, which is not installed: pip install skvae[plot]."
-        ) from error
-    return pyplot.subplots(figsize=(6.4, height), layout="constrained")[1]
 
 
 def _score_name(estimator: Estimator) -> str:

@@ -10,6 +10,7 @@ over the rows by a model that already exists, so that no one's set-up is timed.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import statistics
 import sys
@@ -244,7 +245,9 @@ def report(results: dict[tuple[int, int, int], dict[str, Timing]], command: str)
         step = 1e6 * timings[OURS].cpu / -(-n_rows // batch_size)
         cells = [f"{n_rows} x {n_columns}, {batch_size}", f"{step:.0f}"]
         for name in names:
-            cells.append(f"{1e3 * timings[name].cpu:.1f} ({1e3 * timings[name].wall:.1f})")
+            cells.append(
+                f"{1e3 * timings[name].cpu:.1f} ({1e3 * timings[name].wall:.1f})"
+            )
         cells += [f"{timings[name].ratio:.2f}" for name in names[1:]]
         lines.append("| " + " | ".join(cells) + " |")
     met = all(timings[TUTORIAL].ratio >= GOAL for timings in results.values())
@@ -255,13 +258,14 @@ def report(results: dict[tuple[int, int, int], dict[str, Timing]], command: str)
         "",
         "Equal in all: hidden layers of 128 and 64 units, a code of 8, ReLU, Adam,",
         "float32. skvae also carries its defaults: a linear path beside both networks,",
-        "learned noise (one scale a column; or, in the second column, a function of the",
-        "code, which doubles the outputs), weight decay, gradient clipping. The",
-        "tutorial loop has unit noise, MLPRegressor neither noise nor KL.",
+        "learned noise (one scale a column; or, under noise network, a function of the",
+        "code, which doubles the decoder's outputs), weight decay, gradient clipping.",
+        "The tutorial loop has unit noise, MLPRegressor neither noise nor KL.",
         "",
-        f"{cpu_model()}; Python {platform.python_version()}, skvae "
-        f"{skvae.__version__}, torch {torch.__version__}, scikit-learn",
-        f"{sklearn.__version__}, numpy {np.__version__}.",
+        f"{cpu_model()}, {os.cpu_count()} cores, load average "
+        f"{os.getloadavg()[1]:.1f}; Python {platform.python_version()},",
+        f"skvae {skvae.__version__}, torch {torch.__version__}, "
+        f"scikit-learn {sklearn.__version__}, numpy {np.__version__}.",
         "",
     ]
     return "\n".join(lines)
@@ -289,7 +293,7 @@ def main() -> int:
         for work in WORK:
             results[work] = compare(*work, args.rounds)
             times = {n: f"{t.ratio:.2f}" for n, t in results[work].items()}
-            print("%d x %d, batch %d:" % work, times, flush=True)
+            print(*work, times, flush=True)
     command = " ".join(["python benchmarks/speed/epoch.py", *sys.argv[1:]])
     args.out.write_text(report(results, command))
     return 0

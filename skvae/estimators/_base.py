@@ -14,7 +14,6 @@ import torch
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
     _fit_context,
 )
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
@@ -38,6 +37,8 @@ from skvae.training.history import History
 _SUMMARY_ROWS = 1000
 # Burda et al. (2016) call a component active above this variance of its mean.
 _ACTIVE_VARIANCE = 0.01
+# From a warning up to the caller of `fit`, past scikit-learn's wrapper.
+_CALLER = 4
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,6 @@ class BaseVAE(
     Questions,
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
     BaseEstimator,
 ):
     """Shared shell of the estimators."""
@@ -65,7 +65,7 @@ class BaseVAE(
     _doc_link_module = "skvae"
     _doc_link_template = (
         "https://skvae.readthedocs.io/en/stable/reference/"
-        "{estimator_module}.{estimator_name}.html"
+        "skvae.{estimator_name}.html"
     )
 
     # What "auto" is, where the estimators differ.
@@ -200,6 +200,7 @@ class BaseVAE(
             )
             fitted = self._fitted(training, fit.model, fit.history, fit.held_out)
             vars(self).update(fitted)
+            vars(self).pop("_moments", None)  # the optimiser's, of an earlier stream
             self._warn(training)
             task.ended()
         return self
@@ -260,8 +261,9 @@ class BaseVAE(
 
     def _prepare(self, X: Any, sample_weight: Any, *, go_on: bool) -> Training:
         """Check the table, learn the schema, code the rows, settle the parameters."""
+        # One memory layout: sums then round alike, and equal tables give equal fits.
         table = validate_data(
-            self, X, reset=not go_on, dtype=FLOATS, ensure_min_samples=2
+            self, X, reset=not go_on, dtype=FLOATS, order="C", ensure_min_samples=2
         )
         container = self._container if go_on else Container.of(X)
         weight = None
@@ -335,7 +337,8 @@ class BaseVAE(
                 now = model.to(torch.float64, torch.device("cpu"))
                 return self._fitted(training, now, history, np.empty(0, int))
 
-            return task.epoch_ended(history.n_epochs, fitted)
+            last = history.stopped != "max_iter"
+            return task.epoch_ended(history.n_epochs, fitted, last=last)
 
         return on_epoch
 
@@ -403,7 +406,7 @@ class BaseVAE(
                 f"collapsed onto the prior (beta={self.beta}). Lower beta, set "
                 f"free_bits, or look whether the columns are related at all.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=_CALLER,
             )
         scaled = np.array(model.likelihood.scaled, dtype=bool)
         floor = model.likelihood.floor.numpy()[scaled]
@@ -415,10 +418,11 @@ class BaseVAE(
             named = [schema.columns[j].name or f"column {j}" for j in low]
             warnings.warn(
                 f"The noise of these columns is at its floor: {', '.join(named)}. They "
-                f"follow from other columns almost exactly, and their density is as "
-                f"large as their resolution allows. Drop copies and sums of columns.",
+                f"follow from the code almost exactly, and their density is as large "
+                f"as their resolution allows. Drop copies and sums of columns, or "
+                f"lower n_components.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=_CALLER,
             )
 
     def _with(self, fitted: dict[str, Any]) -> Self:
@@ -431,6 +435,7 @@ class BaseVAE(
         return {**super().__getstate__(), "_skvae_version": __version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
         version = state.pop("_skvae_version", "unknown")
         if version != __version__:
             warnings.warn(

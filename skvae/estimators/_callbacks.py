@@ -36,7 +36,11 @@ class FitTask:
             self._begin_epoch(1)
 
     def epoch_ended(
-        self, epoch: int, fitted_attributes: Callable[[], dict[str, Any]]
+        self,
+        epoch: int,
+        fitted_attributes: Callable[[], dict[str, Any]],
+        *,
+        last: bool = False,
     ) -> bool:
         """Tell the callbacks; True where one of them asks to stop.
 
@@ -47,6 +51,8 @@ class FitTask:
         fitted_attributes : callable
             Makes the attributes of an estimator fitted up to here; called only where
             a callback wants them.
+        last : bool
+            Whether it is known that no pass follows.
         """
         if self._root is None or self._epoch is None:
             return False
@@ -55,7 +61,7 @@ class FitTask:
             reconstruction_attributes=fitted_attributes,
             **self._data,
         )
-        if not stop and epoch < self._root.max_subtasks:
+        if not (stop or last) and epoch < self._root.max_subtasks:
             self._begin_epoch(epoch + 1)
         return bool(stop)
 

@@ -17,6 +17,9 @@ from skvae.training.loop import SCHEDULES, Plan
 
 T = TypeVar("T", bound=type)
 
+# Below this, held-out rows are too few to tell whether training helped.
+_FEW_ROWS = 50
+
 _AUTO = StrOptions({"auto"})
 _SHARE = Interval(Real, 0, 1, closed="left")
 
@@ -110,7 +113,8 @@ max_time : float or None, default=None
     Seconds after which training ends, at the end of a pass.
 early_stopping : bool or "auto", default="auto"
     Whether to hold out `validation_fraction` of the rows, stop once their objective
-    stops growing, and keep the best parameters. "auto" does so from 10 rows.
+    stops growing, and keep the best parameters. "auto" does so from 50 rows; with fewer,
+    nothing could show that training helped, and a linear start is kept as it is.
 validation_fraction : float, default=0.1
     Share of the rows held out, at most 4096 rows; not used where `X_val` is given.
 n_iter_no_change : int, default=10
@@ -137,7 +141,7 @@ _TRANSFORMER_WORDS = {
     "auto_likelihood": '"auto" is bernoulli for\n    columns of 0 and 1 only, gaussian '
     "for the others.",
     "auto_noise": '"auto" is "network", and "column" for a\n    plain auto-encoder.',
-    "auto_max_iter": '"auto" allows 20 to 3000 steps, growing with the table.',
+    "auto_max_iter": '"auto" allows eight steps a row, 20 to 5000 in all.',
     "learning_rate_init": "0.002",
     "max_grad_norm": "100.0",
 }
@@ -146,7 +150,7 @@ _DETECTOR_WORDS = {
     "auto_likelihood": '"auto" is bernoulli for\n    columns of 0 and 1 only, '
     "student_t for the others.",
     "auto_noise": '"auto" is "column".',
-    "auto_max_iter": '"auto" allows 20 to 200 steps: outliers\n    are learned last.',
+    "auto_max_iter": '"auto" allows eight steps a row, 20 to 200\n    in all: outliers are learned last.',
 }
 
 
@@ -201,10 +205,9 @@ def resolve_settings(
             f"{params['n_importance_samples']}. Set one of them to its default."
         )
     hidden = _hidden(params["hidden_layer_sizes"], len(kinds))
+    few = params["early_stopping"] == "auto" and n_rows < _FEW_ROWS
     held_out = 0.0
-    if params["early_stopping"] is True or (
-        params["early_stopping"] == "auto" and n_rows >= 10
-    ):
+    if params["early_stopping"] and not few:
         held_out = float(params["validation_fraction"])
     if params["n_components"] != "auto":
         n_components = int(params["n_components"])
@@ -234,6 +237,7 @@ def resolve_settings(
         l1_ratio=params["l1_ratio"],
         batch_size=batch_size,
         held_out=held_out,
+        keep_start=few,
         plan=Plan(
             n_epochs=int(max_iter),
             learning_rate=params["learning_rate_init"],

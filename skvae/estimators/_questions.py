@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skvae._backend import fresh_seed, resolve_device, scoring_dtype
@@ -21,8 +22,12 @@ from skvae.table.schema import Schema
 FLOATS = (np.float64, np.float32)
 
 
-class Questions:
-    """Methods of a fitted model; `_base` holds how it is fitted."""
+class Questions(TransformerMixin):
+    """Methods of a fitted model; `_base` holds how it is fitted.
+
+    A TransformerMixin, because `set_output` reaches only a `transform` that a subclass
+    of that mixin defines itself.
+    """
 
     _schema: Schema
     _container: Container
@@ -48,7 +53,7 @@ class Questions:
 
         Returns
         -------
-        codes : ndarray of shape (n_samples, n_components_)
+        codes : ndarray of shape (n_samples, n_components)
             The same for the same row, whatever the other rows are.
         """
         return self.posterior(X)[0]
@@ -62,7 +67,7 @@ class Questions:
 
         Returns
         -------
-        mean, std : ndarray of shape (n_samples, n_components_)
+        mean, std : ndarray of shape (n_samples, n_components)
         """
         table = self._check(X)
 
@@ -77,7 +82,7 @@ class Questions:
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_components_)
+        X : array-like of shape (n_samples, n_components)
             Codes, as from `transform`.
 
         Returns
@@ -86,7 +91,7 @@ class Questions:
             In the container, dtypes and units that `fit` was given.
         """
         check_is_fitted(self)
-        codes = check_array(X, dtype=FLOATS)
+        codes = check_array(X, dtype=FLOATS, force_writeable=True)
         if codes.shape[1] != self.n_components_:
             raise ValueError(
                 f"A code has {self.n_components_} components, got rows of "

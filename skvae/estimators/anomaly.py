@@ -37,8 +37,9 @@ class VAEAnomalyDetector(OutlierMixin, BaseVAE):
         What `score_samples` gives: "log_likelihood", "elbo",
         "reconstruction_probability" (An and Cho, 2015) or "reconstruction" (minus
         the squared error in scaled units).
-    trim : float, default=0.1
-        Share of the worst rows that each training step leaves out, in [0, 0.5].
+    trim : float, default=0.25
+        Share of the worst rows that each training step leaves out, and the linear
+        start too, in [0, 0.5].
     n_components : int or "auto", default="auto"
         Number of components of the code. "auto" is one more than the root of the
         number of columns.
@@ -56,7 +57,7 @@ class VAEAnomalyDetector(OutlierMixin, BaseVAE):
         Noise variance of the columns in the units of X squared (its mean over
         training rows where it depends on the code); one number for noise="shared", NaN
         for 0/1 columns.
-    kl_per_component_ : ndarray of shape (n_components_,)
+    kl_per_component_ : ndarray of shape (n_components,)
         Mean KL divergence of each component from the prior over training rows, nats.
     n_active_components_ : int
         Components whose posterior mean varies over the rows (variance above 0.01).
@@ -74,7 +75,7 @@ class VAEAnomalyDetector(OutlierMixin, BaseVAE):
         Where the model runs.
     n_features_in_ : int
         Number of columns of the table.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where all are strings.
 
     See Also
@@ -119,7 +120,7 @@ class VAEAnomalyDetector(OutlierMixin, BaseVAE):
         contamination: float | str = "auto",
         n_estimators: int = 1,
         anomaly_score: str = "elbo",
-        trim: float = 0.1,
+        trim: float = 0.25,
         n_components: int | str = "auto",
         likelihood: str | dict[Any, str] = "auto",
         noise: str = "auto",

@@ -33,7 +33,7 @@ class VAETransformer(BaseVAE):
         Noise variance of the columns in the units of X squared (its mean over
         training rows where it depends on the code); one number for noise="shared", NaN
         for 0/1 columns.
-    kl_per_component_ : ndarray of shape (n_components_,)
+    kl_per_component_ : ndarray of shape (n_components,)
         Mean KL divergence of each component from the prior over training rows, nats.
     n_active_components_ : int
         Components whose posterior mean varies over the rows (variance above 0.01).
@@ -51,7 +51,7 @@ class VAETransformer(BaseVAE):
         Where the model runs.
     n_features_in_ : int
         Number of columns of the table.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where all are strings.
 
     See Also

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae.inference.scoring import Score, read
+from skvae.inference.scoring import Score, read_score
 from skvae.model.latent import LatentModel, Terms
 
 
@@ -31,7 +31,7 @@ def contributions(
         latent = score.rows(terms) - cells.sum(-1)
         return (cells + latent[:, None] * _shares(terms),)
 
-    (parts,) = read(model, coded, bank if score.has_draws else None, reading)
+    (parts,) = read_score(model, coded, bank, score, reading)
     return parts
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from skvae._backend import as_array, generator
+from skvae._backend import as_array, as_tensor, generator
 from skvae.model.latent import LatentModel
 
 
@@ -29,5 +29,5 @@ def sample_rows(model: LatentModel, n_rows: int, seed: int) -> np.ndarray:
 def decode_codes(model: LatentModel, codes: np.ndarray) -> np.ndarray:
     """Expected coded rows at codes (n_rows, n_components), mean of the members."""
     flat = model.params.flat
-    z = torch.as_tensor(codes).to(flat)[None, None].expand(model.n_members, -1, -1, -1)
+    z = as_tensor(codes, flat.dtype, flat.device)[None, None].expand(model.n_members, -1, -1, -1)
     return as_array(model.likelihood.mean(model.decode(z)).mean((0, 1)))

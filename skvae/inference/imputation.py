@@ -46,7 +46,7 @@ def conditional_mean(
         return (torch.einsum("lr,lrc->rc", weight, _cells(terms)),)
 
     (mean,) = read(
-        model, coded, bank, reading, fill=complete(model, coded)
+        model, coded, bank, reading, weighted=True, fill=complete(model, coded)
     )
     return mean
 
@@ -70,7 +70,7 @@ def conditional_draws(
         return (cells.transpose(0, 1).gather(1, index),)
 
     (draws,) = read(
-        model, coded, bank, reading, fill=complete(model, coded)
+        model, coded, bank, reading, weighted=True, fill=complete(model, coded)
     )
     return draws.swapaxes(0, 1)
 

@@ -23,6 +23,8 @@ from skvae.model.rows import Rows
 # Draws of rows decoded at once: larger chunks leave the caches, smaller ones pay more
 # for starting the kernels.
 _CHUNK = 4096
+# For every so many draws there is one of the prior more where draws are weighted.
+_DEFENSIVE = 8
 
 
 def draw_bank(n_draws: int, n_components: int, seed: int) -> np.ndarray:
@@ -49,10 +51,13 @@ class Score(ABC):
         the coding belongs to it.
     has_draws : bool
         Whether it averages over draws; else it reads the posterior mean.
+    weighs_draws : bool
+        Whether it weighs them by importance, whatever density they came from.
     """
 
     has_units: ClassVar[bool] = True
     has_draws: ClassVar[bool] = True
+    weighs_draws: ClassVar[bool] = False
 
     @abstractmethod
     def rows(self, terms: Terms) -> Tensor:
@@ -64,6 +69,8 @@ class Score(ABC):
 
 class LogLikelihood(Score):
     """Importance-weighted log p(x) (Burda et al., ICLR 2016), members as a mixture."""
+
+    weighs_draws: ClassVar[bool] = True
 
     def rows(self, terms: Terms) -> Tensor:
         log_weight = terms.log_weight
@@ -127,6 +134,7 @@ def read(
     bank: np.ndarray | None,
     reading: Callable[[Terms], Sequence[Tensor]],
     *,
+    weighted: bool = False,
     fill: np.ndarray | None = None,
 ) -> tuple[np.ndarray, ...]:
     """Read the terms of all rows with bounded extra memory.
@@ -140,6 +148,9 @@ def read(
         Draws shared by all rows; None reads the posterior mean.
     reading : callable
         Terms to tensors whose first axis is the rows'.
+    weighted : bool
+        Whether the reading weighs the draws by importance; a share of them is then of
+        the prior.
     fill : ndarray of shape (n_rows, n_columns) or None
         What the encoder sees in missing cells.
 
@@ -149,10 +160,11 @@ def read(
         What ``reading`` gave, all rows.
     """
     dtype, device = model.params.flat.dtype, model.device
-    unit, n_draws = None, 1
+    unit, n_draws, n_prior = None, 1, 0
     if bank is not None:
         unit = torch.as_tensor(bank).to(dtype=dtype, device=device)[None, :, None]
         n_draws = len(bank)
+        n_prior = n_draws // _DEFENSIVE if weighted else 0
     size = max(1, _CHUNK // (n_draws * model.n_members))
     parts: list[list[np.ndarray]] = []
     for start in range(0, max(len(coded), 1), size):
@@ -163,15 +175,27 @@ def read(
             rows.x.expand(model.n_members, -1, -1),
             unit,
             observed=None if rows.observed is None else rows.observed[None],
+            n_prior=n_prior,
         )
         parts.append([as_array(answer) for answer in reading(terms)])
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def read_score(
+    model: LatentModel,
+    coded: np.ndarray,
+    bank: np.ndarray,
+    score: Score,
+    reading: Callable[[Terms], Sequence[Tensor]],
+) -> tuple[np.ndarray, ...]:
+    """Read the terms as this score wants its draws."""
+    used = bank if score.has_draws else None
+    return read(model, coded, used, reading, weighted=score.weighs_draws)
 
 
 def score_rows(
     model: LatentModel, coded: np.ndarray, bank: np.ndarray, score: Score
 ) -> np.ndarray:
     """Scores of coded rows, coded units, (n_rows,)."""
-    used = bank if score.has_draws else None
-    (rows,) = read(model, coded, used, lambda terms: (score.rows(terms),))
+    (rows,) = read_score(model, coded, bank, score, lambda terms: (score.rows(terms),))
     return rows

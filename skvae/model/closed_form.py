@@ -12,13 +12,17 @@ from skvae.model.linear import LinearGaussian, factor_analysis, probabilistic_pc
 from skvae.model.priors import FullNormal
 from skvae.model.rows import Rows
 
-# Least standard deviations, in those of the column. The first keeps float32 training
-# sane; the second keeps a scale that depends on z from collapsing onto ties.
-_LEAST_SCALE = 1e-3
-_LEAST_RESOLVED = 1e-2
+# Least standard deviations, in those of the column. Rounding counts between the first
+# two: below, float32 training falls apart; above, tables of few levels would score
+# worse than under factor analysis, which has no floor. In closed form float64's own
+# rounding is the limit. The last two keep a scale that depends on z from collapsing onto
+# ties.
+_LEAST_SCALE, _LEAST_RESOLVED = 1e-3, 1e-2
+_LEAST_CLOSED_SCALE = 1e-8
 _LEAST_RANDOM_SCALE = 0.03
-import os
-_LEAST_NETWORK_RATIO = float(os.environ.get("RATIO","0.1"))
+_LEAST_NETWORK_RATIO = 0.1
+
+_CONCENTRATION_STEPS = 4
 
 # Rows from which moments of the codes are taken after training.
 _FINISHING_ROWS = 2048
@@ -43,7 +47,10 @@ class Moments:
 
 
 def noise_floor(
-    resolution: np.ndarray, start_variance: np.ndarray | None | float = 0.0
+    resolution: np.ndarray,
+    *,
+    trained: bool = True,
+    start: np.ndarray | float | None = 0.0,
 ) -> np.ndarray:
     """Least noise variance of each column, coded units.
 
@@ -53,30 +60,53 @@ def noise_floor(
     Parameters
     ----------
     resolution : ndarray of shape (n_columns,)
-    start_variance : ndarray, None or 0
+    trained : bool
+        False for a model that stays at its closed form, in float64.
+    start : ndarray, float or None
         For a scale that depends on z: the variance it starts from; None for a random
         start.
     """
+    if not trained:
+        return np.full(len(resolution), _LEAST_CLOSED_SCALE**2)
     floor = np.clip(resolution**2 / 12.0, _LEAST_SCALE**2, _LEAST_RESOLVED**2)
-    if start_variance is None:
+    if start is None:
         return np.maximum(floor, _LEAST_RANDOM_SCALE**2)
-    return np.maximum(floor, _LEAST_NETWORK_RATIO**2 * np.asarray(start_variance))
+    return np.maximum(floor, _LEAST_NETWORK_RATIO**2 * np.asarray(start))
 
 
 def linear_start(
-    moments: Moments,
+    values: np.ndarray,
+    weight: np.ndarray | None,
     n_components: int,
     *,
     floor: np.ndarray,
     shared: bool,
     units: np.ndarray | None,
+    trim: float = 0.0,
 ) -> LinearGaussian:
-    """Probabilistic PCA (one noise, in ``units``) or factor analysis (one a column)."""
-    if shared:
-        return probabilistic_pca(
-            moments.mean, moments.covariance, n_components, floor=floor, units=units
-        )
-    return factor_analysis(moments.mean, moments.covariance, n_components, floor=floor)
+    """Probabilistic PCA (one noise, in ``units``) or factor analysis (one a column).
+
+    With ``trim`` the least likely share of the rows is left out, by concentration steps
+    as in Rousseeuw and Van Driessen, "A Fast Algorithm for the Minimum Covariance
+    Determinant Estimator", 1999: each fit chooses the rows of the next.
+    """
+    kept = slice(None)
+    for _ in range(_CONCENTRATION_STEPS if trim else 1):
+        moments = Moments.of(values[kept], None if weight is None else weight[kept])
+        if shared:
+            linear = probabilistic_pca(
+                moments.mean, moments.covariance, n_components, floor=floor, units=units
+            )
+        else:
+            linear = factor_analysis(
+                moments.mean, moments.covariance, n_components, floor=floor
+            )
+        if trim:
+            scores = linear.log_prob(values)
+            kept = scores >= np.quantile(
+                scores, trim, weights=weight, method="inverted_cdf"
+            )
+    return linear
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +19,7 @@ from skvae.model.networks import Network, Parameters
 from skvae.model.priors import FullNormal, Prior, StandardNormal, normal_log_prob
 
 # exp() of these stays far inside float32, and no posterior is that sharp or broad.
-_LOG_VARIANCE_LIMIT = 30.0
-import os
-POWER=float(os.environ.get("POWER","1"))
+LOG_VARIANCE_LIMIT = 30.0
 
 
 @dataclass
@@ -36,8 +35,10 @@ class Terms:
     ----------
     mean, log_variance : Tensor of shape (members, rows, components)
         Of the posterior q(z|x).
-    unit : Tensor of shape (members, draws, rows or 1, components)
+    unit : Tensor of shape (members, draws - n_prior, rows or 1, components)
         Standard normal draws; zero for the posterior mean.
+    n_prior : int
+        How many of the draws, the last ones, are of the prior instead of q(z|x).
     z : Tensor of shape (members, draws, rows, components)
     params : tuple of Tensor
         Locations and log-scales of the cells given z.
@@ -49,6 +50,7 @@ class Terms:
     mean: Tensor
     log_variance: Tensor
     unit: Tensor
+    n_prior: int
     z: Tensor
     params: Params
 
@@ -67,8 +69,16 @@ class Terms:
 
     @cached_property
     def log_qz(self) -> Tensor:
-        """Log posterior density of each draw, (members, draws, rows)."""
-        return normal_log_prob(self.unit, self.log_variance[:, None]).sum(-1)
+        """Log density that the draws came from, (members, draws, rows)."""
+        log_variance = self.log_variance[:, None]
+        if not self.n_prior:
+            return normal_log_prob(self.unit, log_variance).sum(-1)
+        unit = (self.z - self.mean[:, None]) * torch.exp(-0.5 * log_variance)
+        log_posterior = normal_log_prob(unit, log_variance).sum(-1)
+        share = self.n_prior / self.z.shape[1]
+        return torch.logaddexp(
+            log_posterior + math.log1p(-share), self.log_pz + math.log(share)
+        )
 
     @cached_property
     def log_weight(self) -> Tensor:
@@ -281,10 +291,10 @@ class LatentModel:
         """
         rates = self.params.with_flat(torch.ones_like(self.params.flat))
         k, d = self.n_components, self.n_columns
-        code = torch.exp(0.5 * self.params["encoder.bias"][..., k:]) ** POWER
+        code = torch.exp(0.5 * self.params["encoder.bias"][..., k:])
         cell = torch.ones_like(self.params["decoder.bias"][..., :d])
         scaled = torch.tensor(self.likelihood.scaled)
-        cell[..., scaled] = self.start_noise().sqrt() ** POWER
+        cell[..., scaled] = self.start_noise().sqrt()
         for name, width, scale in (("encoder", k, code), ("decoder", d, cell)):
             for part in ("path", "bias", "head"):
                 if f"{name}.{part}" in rates:
@@ -309,7 +319,7 @@ class LatentModel:
         mean, log_variance = self.encoder(
             self.params, x, dropout=dropout, generator=source
         )
-        log_variance = log_variance.clamp(-_LOG_VARIANCE_LIMIT, _LOG_VARIANCE_LIMIT)
+        log_variance = log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
         return mean, log_variance.expand_as(mean)
 
     def decode(
@@ -320,13 +330,13 @@ class LatentModel:
         location, log_scale = self.decoder(
             self.params, z.flatten(1, 2), dropout=dropout, generator=source
         )
-        location = location.view(members, draws, rows, -1)
+        location = location.view(members, draws, rows, self.n_columns)
         if "log_scale" in self.params:
             log_scale = self.params["log_scale"][:, None]
         elif log_scale.shape[1] == 1:
             log_scale = log_scale[:, None]
         else:
-            log_scale = log_scale.view(members, draws, rows, -1)
+            log_scale = log_scale.view(members, draws, rows, log_scale.shape[-1])
         return location, log_scale + self.scale_offset
 
     def __call__(
@@ -335,6 +345,7 @@ class LatentModel:
         unit: Tensor | None,
         *,
         observed: Tensor | None = None,
+        n_prior: int = 0,
         dropout: float = 0.0,
         source: torch.Generator | None = None,
     ) -> Terms:
@@ -348,6 +359,11 @@ class LatentModel:
             Standard normal draws; None takes the posterior mean as the one draw.
         observed : Tensor of shape (members, rows, columns) or None
             1 where a cell is observed, 0 where it is missing; None: all are observed.
+        n_prior : int
+            How many draws of the prior to add, where the first of ``unit`` put them: a
+            defensive share bounds the importance weights of rows whose posterior the
+            encoder misses (Hesterberg, "Weighted Average Importance Sampling and
+            Defensive Mixture Distributions", 1995).
         dropout : float
         source : torch.Generator or None
             Of the dropout; None switches it off.
@@ -358,8 +374,15 @@ class LatentModel:
             z = mean[:, None]
         else:
             z = mean[:, None] + torch.exp(0.5 * log_variance)[:, None] * unit
+        if n_prior:
+            members, _, rows, _ = z.shape
+            spread = unit[:, :n_prior].expand(members, -1, -1, -1)
+            from_prior = self.prior.at(spread).expand(-1, -1, rows, -1)
+            z = torch.cat([z, from_prior], dim=1)
         params = self.decode(z, dropout=dropout, source=source)
-        return Terms(self, x, observed, mean, log_variance, unit, z, params)
+        return Terms(
+            self, x, observed, mean, log_variance, unit, n_prior, z, params
+        )
 
     # -- state -------------------------------------------------------------------
 

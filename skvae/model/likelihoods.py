@@ -33,6 +33,19 @@ class Likelihood(ABC):
         """Log density (mass, for discrete kinds) of each cell, nats."""
 
     @abstractmethod
+    def differentiate(self, params: Params, x: Tensor, out: Params) -> None:
+        """Log density of each cell and its derivative by each parameter.
+
+        Parameters
+        ----------
+        params : tuple of Tensor
+        x : Tensor
+        out : tuple of Tensor
+            Overwritten: the log density, then the derivatives in the order of
+            ``params``, all of the shape of ``x``.
+        """
+
+    @abstractmethod
     def mean(self, params: Params) -> Tensor:
         """Expected cell."""
 
@@ -64,6 +77,12 @@ class _Continuous(Likelihood):
     def mean(self, params: Params) -> Tensor:
         return params[0]
 
+    def _variance_and_share(self, params: Params) -> tuple[Tensor, Tensor]:
+        """Squared scale, and the share of it that is not the floor's."""
+        free = (2.0 * params[1]).exp_()
+        variance = free + self.floor
+        return variance, free.div_(variance)
+
 
 @dataclass(frozen=True)
 class Gaussian(_Continuous):
@@ -75,6 +94,16 @@ class Gaussian(_Continuous):
             (x - params[0]).square() / variance
             + (torch.log(variance) + math.log(2.0 * math.pi))
         )
+
+    def differentiate(self, params: Params, x: Tensor, out: Params) -> None:
+        log_prob, by_location, by_log_scale = out
+        variance, share = self._variance_and_share(params)
+        torch.sub(x, params[0], out=log_prob)
+        torch.div(log_prob, variance, out=by_location)
+        torch.mul(log_prob, by_location, out=by_log_scale)
+        constant = variance.log_().add_(math.log(2.0 * math.pi))
+        torch.add(by_log_scale, constant, out=log_prob).mul_(-0.5)
+        by_log_scale.sub_(1.0).mul_(share)
 
     def sample(self, params: Params, generator: torch.Generator) -> Tensor:
         unit = _normal(params[0], generator)
@@ -94,13 +123,27 @@ class StudentT(_Continuous):
     def log_prob(self, params: Params, x: Tensor) -> Tensor:
         nu = self.degrees_of_freedom
         variance = self.variance(params)
-        constant = (
-            math.lgamma((nu + 1.0) / 2.0)
-            - math.lgamma(nu / 2.0)
-            - 0.5 * math.log(nu * math.pi)
-        )
         tail = torch.log1p((x - params[0]).square() / (nu * variance))
-        return constant - 0.5 * torch.log(variance) - 0.5 * (nu + 1.0) * tail
+        return self._log_norm - 0.5 * torch.log(variance) - 0.5 * (nu + 1.0) * tail
+
+    def differentiate(self, params: Params, x: Tensor, out: Params) -> None:
+        log_prob, by_location, by_log_scale = out
+        nu = self.degrees_of_freedom
+        variance, share = self._variance_and_share(params)
+        torch.sub(x, params[0], out=log_prob)
+        torch.div(log_prob, nu * variance, out=by_location)
+        # A cell's force is its distance over 1 + t, t the squared distance over nu.
+        tail = torch.mul(log_prob, by_location, out=by_log_scale).add_(1.0)
+        by_location.div_(tail).mul_(nu + 1.0)
+        constant = variance.log_().mul_(-0.5).add_(self._log_norm)
+        torch.log(tail, out=log_prob).mul_(-0.5 * (nu + 1.0)).add_(constant)
+        tail.reciprocal_().mul_(-nu - 1.0).add_(nu).mul_(share)
+
+    @property
+    def _log_norm(self) -> float:
+        nu = self.degrees_of_freedom
+        log_ratio = math.lgamma((nu + 1.0) / 2.0) - math.lgamma(nu / 2.0)
+        return log_ratio - 0.5 * math.log(nu * math.pi)
 
     def sample(self, params: Params, generator: torch.Generator) -> Tensor:
         # A t variable is normal over the root of a chi-square over nu; with an even
@@ -120,6 +163,11 @@ class Bernoulli(Likelihood):
 
     def log_prob(self, params: Params, x: Tensor) -> Tensor:
         return x * params[0] - functional.softplus(params[0])
+
+    def differentiate(self, params: Params, x: Tensor, out: Params) -> None:
+        log_prob, by_location = out
+        torch.mul(x, params[0], out=log_prob).sub_(functional.softplus(params[0]))
+        torch.sub(x, torch.sigmoid(params[0], out=by_location), out=by_location)
 
     def mean(self, params: Params) -> Tensor:
         return torch.sigmoid(params[0])
@@ -196,6 +244,29 @@ class TableLikelihood(Likelihood):
             block.likelihood.log_prob(own, x[..., block.columns])
             for block, own in self._split(params)
         )
+
+    def differentiate(
+        self,
+        params: Params,
+        x: Tensor,
+        out: Params,
+        observed: Tensor | None = None,
+    ) -> None:
+        """Log density of each cell and its derivative by each parameter.
+
+        ``out`` is overwritten by the log densities and the derivatives by the
+        locations (..., n_columns), then those by the log-scales (..., n_scales); all
+        are zero where ``observed`` is.
+        """
+        log_prob, *derivatives = out
+        for (block, own), (_, by_own) in zip(
+            self._split(params), self._split(tuple(derivatives)), strict=True
+        ):
+            own_out = (log_prob[..., block.columns], *by_own)
+            block.likelihood.differentiate(own, x[..., block.columns], own_out)
+            if observed is not None:
+                for part in own_out:
+                    part.mul_(observed[..., block.columns])
 
     def mean(self, params: Params) -> Tensor:
         """Expected cell, shape of the locations."""

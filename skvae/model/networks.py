@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,58 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "softplus": functional.softplus,
     "logistic": torch.sigmoid,
+}
+
+
+# The same functions with their derivatives, for passes without autograd. Each takes
+# (h, slope): h comes as the layer's input and leaves as its activation, slope is
+# overwritten by the derivative there.
+
+
+def _relu(h: Tensor, slope: Tensor) -> None:
+    torch.sign(h.clamp_(min=0.0), out=slope)
+
+
+def _silu(h: Tensor, slope: Tensor) -> None:
+    h.mul_(torch.sigmoid(h, out=slope))
+    torch.lerp(h, h.new_ones(()), slope, out=slope)  # h + s (1 - h), s the sigmoid
+
+
+def _gelu(h: Tensor, slope: Tensor) -> None:
+    normal = torch.exp(-0.5 * h.square()) / math.sqrt(2.0 * math.pi)
+    cumulated = torch.special.ndtr(h)
+    torch.addcmul(cumulated, h, normal, out=slope)
+    h.mul_(cumulated)
+
+
+def _elu(h: Tensor, slope: Tensor) -> None:
+    torch.clamp(h, max=0.0, out=slope).exp_()
+    functional.elu(h, inplace=True)
+
+
+def _tanh(h: Tensor, slope: Tensor) -> None:
+    h.tanh_()
+    torch.addcmul(h.new_ones(()), h, h, value=-1.0, out=slope)
+
+
+def _softplus(h: Tensor, slope: Tensor) -> None:
+    torch.sigmoid(h, out=slope)
+    h.copy_(functional.softplus(h))
+
+
+def _logistic(h: Tensor, slope: Tensor) -> None:
+    h.sigmoid_()
+    torch.addcmul(h, h, h, value=-1.0, out=slope)
+
+
+SLOPES: dict[str, Callable[[Tensor, Tensor], None]] = {
+    "relu": _relu,
+    "silu": _silu,
+    "gelu": _gelu,
+    "elu": _elu,
+    "tanh": _tanh,
+    "softplus": _softplus,
+    "logistic": _logistic,
 }
 
 
@@ -56,22 +109,15 @@ class Parameters:
         """The same names over another buffer of the same shape."""
         return Parameters(self.shapes, flat)
 
-    def leaves(self, gradient: Tensor, frozen: tuple[str, ...] = ()) -> Parameters:
-        """The same tensors as autograd leaves that collect into ``gradient``.
+    def leaves(self, frozen: tuple[str, ...] = ()) -> Parameters:
+        """The same tensors as autograd leaves, those named in ``frozen`` as constants.
 
-        Those named in ``frozen`` collect nothing.
-        ``gradient`` has the buffer's shape. Separate leaves, because the backward
-        of a view of one big leaf would fill a zero buffer for each view.
+        Separate leaves, because the backward of a view of one big leaf would fill a
+        zero buffer for each view.
         """
-        collected = self.with_flat(gradient)
-        leaves = Parameters.__new__(Parameters)
-        leaves.shapes, leaves.flat = self.shapes, self.flat
-        leaves._views = {}
-        for name, view in self._views.items():
-            leaf = view.detach()
-            if name not in frozen:
-                leaf.requires_grad_().grad = collected[name]
-            leaves._views[name] = leaf
+        leaves = self.with_flat(self.flat.detach())
+        for name, view in leaves._views.items():
+            leaves._views[name] = view.detach().requires_grad_(name not in frozen)
         return leaves
 
     def mask(self, chosen: Callable[[str], bool]) -> Tensor:
@@ -176,3 +222,90 @@ class Network:
             out[..., : self.n_linear], x, params[f"{self.name}.path"]
         )
         return linear, out[..., self.n_linear :]
+
+
+class NetworkPass:
+    """Forward and backward of a network over batches of one shape, without autograd.
+
+    Every result lies in a buffer that the next batch overwrites.
+
+    Parameters
+    ----------
+    network : Network
+    params : Parameters
+    gradient : Parameters
+        What `backward` writes to: the same names over the gradient's buffer.
+    n_rows : int
+
+    Attributes
+    ----------
+    linear : Tensor of shape (n_members, n_rows, n_linear)
+    extra : Tensor of shape (n_members, n_rows, n_extra)
+        The outputs, as of the network's own call.
+    by_linear, by_extra : Tensor
+        Derivatives of the loss by them: for the caller to fill before `backward`.
+    """
+
+    def __init__(
+        self, network: Network, params: Parameters, gradient: Parameters, n_rows: int
+    ) -> None:
+        def buffer(width: int) -> Tensor:
+            return params.flat.new_empty(len(params.flat), n_rows, width)
+
+        self.name, self.params, self.gradient = network.name, params, gradient
+        self._activate = SLOPES[network.activation]
+        self._layers = [
+            (str(i), buffer(units), buffer(units), buffer(units))
+            for i, units in enumerate(network.hidden)
+        ]
+        out = buffer(network.n_linear + network.n_extra)
+        by_out = torch.empty_like(out)
+        self._out, self._by_out = out, by_out
+        self._by_x = buffer(network.n_inputs)
+        self.linear = out[..., : network.n_linear]
+        self.extra = out[..., network.n_linear :]
+        self.by_linear = by_out[..., : network.n_linear]
+        self.by_extra = by_out[..., network.n_linear :]
+
+    def forward(self, x: Tensor) -> None:
+        """Outputs of rows (n_members, n_rows, n_inputs), into `linear` and `extra`."""
+        params, name = self.params, self.name
+        self._x = h = x
+        for i, activation, slope, _ in self._layers:
+            bias, weight = params[f"{name}.bias{i}"], params[f"{name}.weight{i}"]
+            h = torch.baddbmm(bias, h, weight, out=activation)
+            self._activate(h, slope)
+        if self._layers:
+            torch.baddbmm(
+                params[f"{name}.bias"], h, params[f"{name}.head"], out=self._out
+            )
+        else:
+            self._out.copy_(params[f"{name}.bias"])
+        self.linear.baddbmm_(x, params[f"{name}.path"])
+
+    def backward(self, *, to_input: bool) -> Tensor:
+        """Gradient of the parameters and, with ``to_input``, of the rows.
+
+        Returns
+        -------
+        by_x : Tensor of shape (n_members, n_rows, n_inputs)
+            Untouched without ``to_input``.
+        """
+        params, gradient, name = self.params, self.gradient, self.name
+        inputs = [self._x, *(activation for _, activation, _, _ in self._layers)]
+        by, weight = self._by_out, params[f"{name}.path"]
+        torch.sum(by, 1, keepdim=True, out=gradient[f"{name}.bias"])
+        torch.bmm(self._x.mT, self.by_linear, out=gradient[f"{name}.path"])
+        if to_input:
+            torch.bmm(self.by_linear, weight.mT, out=self._by_x)
+        above = f"{name}.head"
+        for i, _, slope, by_activation in reversed(self._layers):
+            torch.bmm(inputs.pop().mT, by, out=gradient[above])
+            by = torch.bmm(by, params[above].mT, out=by_activation).mul_(slope)
+            torch.sum(by, 1, keepdim=True, out=gradient[f"{name}.bias{i}"])
+            above = f"{name}.weight{i}"
+        if self._layers:
+            torch.bmm(self._x.mT, by, out=gradient[above])
+            if to_input:
+                self._by_x.baddbmm_(by, params[above].mT)
+        return self._by_x

@@ -18,10 +18,14 @@ class Prior(ABC):
         """Log density of each code; the last axis, the components', is summed."""
 
     @abstractmethod
+    def at(self, unit: Tensor) -> Tensor:
+        """Codes that standard normal draws (members, ..., components) stand for."""
+
     def sample(
         self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Codes of that shape, dtype and device of ``like``."""
+        return self.at(like.new_empty(shape).normal_(generator=generator))
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Prior:
         """The same density elsewhere."""
@@ -34,10 +38,8 @@ class StandardNormal(Prior):
     def log_prob(self, z: Tensor) -> Tensor:
         return normal_log_prob(z, 0.0 * z[..., :1]).sum(-1)
 
-    def sample(
-        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        return like.new_empty(shape).normal_(generator=generator)
+    def at(self, unit: Tensor) -> Tensor:
+        return unit
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,11 @@ class FullNormal(Prior):
         log_prob = StandardNormal().log_prob(unit) - log_det[:, None]
         return log_prob.view(z.shape[:-1])
 
-    def sample(
-        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        unit = StandardNormal().sample(shape, like, generator).flatten(1, -2)
+    def at(self, unit: Tensor) -> Tensor:
         codes = torch.baddbmm(
-            self.mean[:, None], unit, self.cholesky.transpose(-1, -2)
+            self.mean[:, None], unit.flatten(1, -2), self.cholesky.transpose(-1, -2)
         )
-        return codes.view(shape)
+        return codes.view_as(unit)
 
     def to(self, dtype: torch.dtype, device: torch.device) -> FullNormal:
         return FullNormal(

@@ -16,8 +16,9 @@ from skvae._backend import generator
 from skvae.model.rows import Rows
 
 # Batches gathered at once: one gather a block instead of one a step, and memory that
-# does not grow with the table.
+# does not grow with the table. Of wide tables fewer, so that a block stays in the cache.
 _BATCHES_PER_BLOCK = 32
+_CELLS_PER_BLOCK = 2**18
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class Batches:
             torch.randperm(n, generator=generator(seed, epoch, 0)) for seed in self.seeds
         ]
         order = torch.stack(orders).to(device)
-        stride = self.batch_size * _BATCHES_PER_BLOCK
+        fitting = _CELLS_PER_BLOCK // (self.batch_size * self.rows.x.shape[1])
+        stride = self.batch_size * max(1, min(_BATCHES_PER_BLOCK, fitting))
         for block, start in enumerate(range(0, n, stride)):
             yield from self._block(order[:, start : start + stride], epoch, block)
 

@@ -10,7 +10,6 @@ import torch
 
 from skvae._backend import generator
 from skvae.model.closed_form import (
-    Moments,
     finish_autoencoder,
     linear_start,
     noise_floor,
@@ -44,6 +43,8 @@ class Settings:
     batch_size : int
     held_out : float
         Share of the rows that is held out for early stopping; 0 for none.
+    keep_start : bool
+        Whether the linear start is kept as it is.
     plan : Plan
     device : torch.device
     """
@@ -61,6 +62,7 @@ class Settings:
     l1_ratio: float
     batch_size: int
     held_out: float
+    keep_start: bool
     plan: Plan
     device: torch.device
 
@@ -139,6 +141,8 @@ def fit_model(
     used = table if not len(held_out) else table.take(train_rows)
     seeds = [seed + member for member in range(settings.n_members)]
     if model is None:
+        if validation is not None:
+            settings = replace(settings, keep_start=False)
         if is_closed_form(table.kinds, settings):
             return _closed_form_fit(table, settings, seeds, on_epoch)
         model = start_model(table, settings, seeds)
@@ -271,11 +275,11 @@ def make_optimiser(model: LatentModel, settings: Settings) -> Adam:
 
 
 def is_closed_form(kinds: tuple[str, ...], settings: Settings) -> bool:
-    """Whether the linear start is already the maximum of the objective."""
+    """Whether the linear start is kept: by choice or as the objective's maximum."""
     plan = settings.plan
-    return (
-        settings.start == "linear"
-        and not settings.hidden
+    return settings.start == "linear" and (
+        settings.keep_start
+        or not settings.hidden
         and settings.noise != "network"
         and set(kinds) == {"gaussian"}
         and plan.beta == 1.0
@@ -292,18 +296,20 @@ def start_model(
     if settings.noise == "shared":
         # One noise for all columns has one floor: that of the finest column.
         resolution = (resolution * table.units).min() / table.units
-    floor = noise_floor(resolution)
+    floor = noise_floor(resolution, trained=bool(settings.hidden))
     if settings.start == "linear":
         linear = linear_start(
-            Moments.of(table.values, table.weight),
+            table.values,
+            table.weight,
             settings.n_components,
             floor=floor,
             units=table.units if settings.noise == "shared" else None,
             shared=settings.noise == "shared" or not settings.variational,
+            trim=settings.plan.trim,
         )
     if settings.noise == "network":
         floor = noise_floor(
-            resolution, None if linear is None else linear.noise_variance
+            resolution, start=None if linear is None else linear.noise_variance
         )
     scaled = np.array([kind != "bernoulli" for kind in table.kinds], dtype=bool)
     offset = np.zeros(int(scaled.sum()))

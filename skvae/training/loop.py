@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from skvae.training.batches import Batches
 from skvae.training.history import History
 from skvae.training.objectives import Objective
 from skvae.training.optimiser import Adam
+from skvae.training.steps import choose_step
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
@@ -112,7 +114,14 @@ def train(
         Where a loss or a parameter is infinite or NaN.
     """
     history, began = History(), time.monotonic()
-    leaves = model.with_params(model.params.leaves(optimiser.gradient, frozen))
+    differentiate = choose_step(
+        model,
+        objective,
+        optimiser.gradient,
+        n_draws=batches.n_draws,
+        dropout=plan.dropout,
+        frozen=frozen,
+    )
     watch = None if held_out is None else _Watch(model, objective, held_out, batches)
     if watch is not None:
         watch.look(history, plan)
@@ -122,22 +131,13 @@ def train(
         total = torch.zeros((), device=model.device)
         for batch in batches.epoch(epoch):
             done = step / n_steps
-            terms = leaves(
-                batch.x,
-                batch.unit,
-                observed=batch.observed,
-                dropout=plan.dropout,
-                source=batch.source,
-            )
             beta = plan.beta * _warmth(done, plan.kl_warmup)
-            losses = objective(terms, beta)
-            weight = _row_weights(losses.detach(), batch.weight, plan.trim, done)
-            loss = (losses if weight is None else losses * weight).mean(1).sum()
-            loss.backward()
+            weigh = partial(_row_weights, weight=batch.weight, trim=plan.trim, done=done)
+            loss = differentiate(batch, beta, weigh)
             optimiser.step(
                 plan.learning_rate * plan.schedule(done), plan.max_grad_norm
             )
-            total += loss.detach() * batch.x.shape[1]
+            total += loss * batch.x.shape[1]
             step += 1
         # The one point of an epoch at which the host waits for the device.
         _finish_epoch(history, total, model, batches)
@@ -170,7 +170,9 @@ def _row_weights(
     # means far from the start.
     if not trim or done < 0.1:
         return weight
-    kept = (losses <= losses.quantile(1.0 - trim, dim=1, keepdim=True)).to(losses.dtype)
+    n_kept = 1 + int((1.0 - trim) * (losses.shape[1] - 1))
+    worst_kept, _ = losses.kthvalue(n_kept, dim=1, keepdim=True)
+    kept = (losses <= worst_kept).to(losses.dtype)
     kept = kept / kept.mean(1, keepdim=True)
     return kept if weight is None else kept * weight
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -21,13 +22,41 @@ def make_objective(
 ) -> Objective:
     """The objective that the estimator's parameters ask for."""
     if not variational:
-        return reconstruction
+        return Reconstruction()
     if n_importance_samples > 1:
         return importance_weighted
-    return partial(negative_elbo, free_bits=free_bits)
+    return NegativeElbo(free_bits)
 
 
-def negative_elbo(terms: Terms, beta: float, *, free_bits: float = 0.0) -> Tensor:
+class AdditiveObjective(ABC):
+    """Minus the log density of the cells, and a cost of the closed-form KL.
+
+    Its derivative is known from those of the two, without autograd.
+    """
+
+    def __call__(self, terms: Terms, beta: float) -> Tensor:
+        """Loss of each row, (members, rows)."""
+        cost, _ = self.kl_cost(terms.kl, beta)
+        return cost - terms.log_px.sum(-1).mean(1)
+
+    @abstractmethod
+    def kl_cost(self, kl: Tensor, beta: float) -> tuple[Tensor, Tensor | float]:
+        """Cost of each row's KL and its derivative by the KL of each component.
+
+        Parameters
+        ----------
+        kl : Tensor of shape (members, rows, components)
+        beta : float
+
+        Returns
+        -------
+        cost : Tensor of shape (members, rows)
+        slope : float or Tensor that broadcasts against ``kl``
+        """
+
+
+@dataclass(frozen=True)
+class NegativeElbo(AdditiveObjective):
     """Minus the evidence lower bound, its KL in closed form and times beta.
 
     Free bits keep ``max(free_bits, KL_j averaged over the rows)`` of each component
@@ -35,19 +64,26 @@ def negative_elbo(terms: Terms, beta: float, *, free_bits: float = 0.0) -> Tenso
     2016): below that, squeezing a component gains nothing. Beta is that of Higgins et
     al., "beta-VAE", ICLR 2017.
     """
-    kl = terms.kl
-    if free_bits:
-        spent = kl.mean(dim=1, keepdim=True) > free_bits
-        kl = torch.where(spent, kl, kl.new_tensor(free_bits))
-    return beta * kl.sum(-1) - terms.log_px.sum(-1).mean(1)
+
+    free_bits: float = 0.0
+
+    def kl_cost(self, kl: Tensor, beta: float) -> tuple[Tensor, Tensor | float]:
+        if not self.free_bits:
+            return beta * kl.sum(-1), beta
+        spent = kl.mean(dim=1, keepdim=True) > self.free_bits
+        kept = torch.where(spent, kl, kl.new_tensor(self.free_bits))
+        return beta * kept.sum(-1), beta * spent.to(kl.dtype)
+
+
+@dataclass(frozen=True)
+class Reconstruction(AdditiveObjective):
+    """Minus the log density of the cells; no latent term (plain auto-encoder)."""
+
+    def kl_cost(self, kl: Tensor, beta: float) -> tuple[Tensor, float]:
+        return kl.new_zeros(kl.shape[:-1]), 0.0
 
 
 def importance_weighted(terms: Terms, beta: float) -> Tensor:
     """Minus the importance-weighted bound of Burda et al., ICLR 2016."""
     log_weight = terms.log_px.sum(-1) + beta * (terms.log_pz - terms.log_qz)
     return math.log(log_weight.shape[1]) - log_weight.logsumexp(1)
-
-
-def reconstruction(terms: Terms, beta: float) -> Tensor:
-    """Minus the log density of the cells; no latent term (plain auto-encoder)."""
-    return -terms.log_px.sum(-1).mean(1)

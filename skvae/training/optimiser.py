@@ -48,14 +48,17 @@ class Adam:
     ) -> None:
         self.flat = flat
         self.gradient = torch.zeros_like(flat)
-        self.decay, self.sparsity, self.rates = decay, sparsity, rates
+        self.decay, self.sparsity = decay, sparsity
+        self._slowness = None if rates is None else 1.0 / rates
         self.betas, self.eps = betas, eps
         self._first = torch.zeros_like(flat)
         self._second = torch.zeros_like(flat)
+        self._denominator = torch.empty_like(flat)
         self._n_steps = 0
 
+    @torch.inference_mode()
     def step(self, learning_rate: float, max_grad_norm: float | None = None) -> None:
-        """One update from ``self.gradient``, which is zero afterwards.
+        """One update from ``self.gradient``, for the next step to overwrite.
 
         Parameters
         ----------
@@ -75,15 +78,15 @@ class Adam:
         rate = learning_rate * correction / (1.0 - beta1**self._n_steps)
         if self.decay is not None:
             self.flat.addcmul_(self.decay, self.flat, value=-learning_rate)
-        denominator = self._second.sqrt().add_(self.eps * correction)
-        first = self._first if self.rates is None else self._first * self.rates
-        self.flat.addcdiv_(first, denominator, value=-rate)
+        torch.sqrt(self._second, out=self._denominator).add_(self.eps * correction)
+        if self._slowness is not None:
+            self._denominator.mul_(self._slowness)
+        self.flat.addcdiv_(self._first, self._denominator, value=-rate)
         if self.sparsity is not None:
             threshold = learning_rate * self.sparsity
             self.flat.copy_(
                 self.flat.sign() * (self.flat.abs() - threshold).clamp_(min=0.0)
             )
-        gradient.zero_()
 
     def moments(self) -> tuple[np.ndarray, np.ndarray, int]:
         """What a later optimiser needs to go on from here."""

@@ -299,6 +299,22 @@ def test_projecting_start_reconstructs_as_least_squares() -> None:
     np.testing.assert_allclose(mine, X.mean(0) + (X - X.mean(0)) @ projector, atol=1e-8)
 
 
+@pytest.mark.parametrize("noise", ["column", "shared", "network"])
+def test_natural_rates_are_the_deviations_of_codes_and_cells(noise: str) -> None:
+    linear, model = linear_gaussian(noise), linear_model((6,), noise)
+    rates = model.params.with_flat(model.natural_rates())
+    code, cell = np.sqrt(linear.posterior()[2]), np.sqrt(linear.noise_variance)
+    for part in ("path", "bias", "head"):
+        encoder, decoder = rates[f"encoder.{part}"], rates[f"decoder.{part}"]
+        for own, expected in ((encoder[..., :K], code), (decoder[..., :D], cell)):
+            rows = np.broadcast_to(expected, own.shape)
+            np.testing.assert_allclose(own.numpy(), rows, rtol=1e-4)
+        assert (encoder[..., K:] == 1).all()
+        assert (decoder[..., D:] == 1).all()
+    others = model.params.mask(lambda name: ".weight" in name or "bias0" in name)
+    assert (rates.flat[others.bool()] == 1).all()
+
+
 # -- members ---------------------------------------------------------------------------
 
 

@@ -131,6 +131,24 @@ def test_gradients_are_those_of_finite_differences(kind: str) -> None:
     assert torch.autograd.gradcheck(log_prob, inputs)
 
 
+@pytest.mark.parametrize("kind", LIKELIHOODS)
+@pytest.mark.parametrize("shape", [(6, 3), (1, 3)], ids=["own scales", "one scale"])
+def test_derivatives_are_autograds(kind: str, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    x = torch.as_tensor(rng.normal(size=(6, 3)) * [0.1, 1.0, 30.0])
+    params = [torch.as_tensor(rng.normal(size=size)) for size in ((6, 3), shape)]
+    if kind == "bernoulli":
+        x, params = (x > 0).double(), params[:1]
+    own, out = likelihood(kind, 0.05), [torch.full_like(x, math.nan) for _ in range(3)]
+    own.differentiate(tuple(params), x, tuple(out[: 1 + len(params)]))
+    leaves = [p.expand_as(x).clone().requires_grad_() for p in params]
+    log_prob = own.log_prob(tuple(leaves), x)
+    torch.testing.assert_close(out[0], log_prob.detach(), rtol=1e-12, atol=1e-12)
+    derivatives = torch.autograd.grad(log_prob.sum(), leaves)
+    for mine, theirs in zip(out[1:], derivatives, strict=False):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", CONTINUOUS)
 def test_floor_keeps_the_gradient_of_the_scale(kind: str) -> None:
     # A clamp at the floor would have none: a scale below it could never come back.

@@ -257,6 +257,14 @@ def test_mass_off_a_constant_falls_with_the_distance(value: float) -> None:
     np.testing.assert_allclose(tenfold[2:, 0], mass[2:, 0] - np.log(10), rtol=1e-9)
 
 
+def test_every_row_of_the_table_has_the_mass_of_its_constants() -> None:
+    x = np.full((10_000, 1), 1e12)
+    x[3] += 0.01  # many units in the last place, but the spread is rounding
+    schema = Schema.learn(x)
+    assert schema.columns[0].kind == "constant"
+    np.testing.assert_array_equal(schema.constant_log_mass(x), 0.0)
+
+
 def test_mass_of_a_hole_and_of_the_float32_neighbour_is_one() -> None:
     schema = Schema.learn(np.full((5, 1), 0.1))
     assert schema.constant_log_mass([[NAN]])[0, 0] == 0.0

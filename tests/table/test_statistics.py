@@ -126,6 +126,30 @@ def test_moments_at_any_size(size: float) -> None:
     assert found.std[0] / size == pytest.approx(x.std(), rel=1e-13)
 
 
+@pytest.mark.parametrize("value", [0.1, -1e12 / 3, 1e-12 / 7, 1.5e308])
+def test_a_constant_is_its_mean_to_the_last_digit(value: float) -> None:
+    weight = np.random.default_rng(8).exponential(size=1000)
+    found = Statistics.of(np.full((1000, 1), value), weight)
+    found = found.merge(Statistics.of([[value]], [0.3]))
+    assert found.mean[0] == value
+    assert found.std[0] == 0.0
+
+
+def test_the_least_precise_input_tells_the_rounding() -> None:
+    double, single = (Statistics.of(np.ones((2, 1), t)) for t in ("f8", "f4"))
+    assert single.rounding > 1e8 * double.rounding
+    assert double.merge(single).rounding == single.rounding
+    assert single.merge(double).rounding == single.rounding
+
+
+def test_whole_ranks_survive_the_rounding_of_summed_weights() -> None:
+    x = np.arange(1000.0)[:, None]
+    p = np.arange(1, 20) / 20  # every one at a whole rank: the middle of two values
+    for unit in (0.1, 1 / 3, 0.7):
+        found = Statistics.of(x, np.full(1000, unit)).quantiles(p)[:, 0]
+        np.testing.assert_array_equal(found, 1000 * p - 0.5)
+
+
 def test_a_small_spread_on_a_large_value() -> None:
     steps = np.random.default_rng(2).integers(-3, 4, size=(1000, 1)).astype(float)
     found = Statistics.of(1e12 + steps)

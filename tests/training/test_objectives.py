@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,16 @@ from torch import Tensor
 from skvae.model.latent import LatentModel, Terms
 from skvae.model.linear import LinearGaussian, factor_analysis
 from skvae.training.objectives import (
+    NegativeElbo,
     Objective,
+    Reconstruction,
     importance_weighted,
     make_objective,
-    negative_elbo,
-    reconstruction,
 )
 
 D, K, ROWS, MEMBERS = 4, 2, 5, 2
+
+negative_elbo, reconstruction = NegativeElbo(), Reconstruction()
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -74,7 +75,7 @@ def test_elbo_is_expected_density_less_beta_kl(beta: float) -> None:
     log_px, _, _ = parts(terms)
     m, v = terms.mean.numpy(), np.exp(terms.log_variance.numpy())
     kl = 0.5 * (m**2 + v - 1 - np.log(v)).sum(-1)
-    loss = negative_elbo(terms, beta)
+    loss = NegativeElbo()(terms, beta)
     assert loss.shape == (MEMBERS, ROWS)
     np.testing.assert_allclose(loss.numpy(), beta * kl - log_px.mean(1), rtol=1e-10)
 
@@ -85,7 +86,7 @@ def test_closed_form_kl_is_the_mean_of_the_draws() -> None:
     single = log_px + log_pz - log_qz
     control = log_px.mean(1) - (log_qz - log_pz).mean(1)
     np.testing.assert_allclose(control, single.mean(1))
-    off = -negative_elbo(terms, 1.0).numpy() - control
+    off = -NegativeElbo()(terms, 1.0).numpy() - control
     error = (log_qz - log_pz).std(1) / math.sqrt(n)
     assert (np.abs(off) < 4.0 * error).all()
 
@@ -107,7 +108,7 @@ def test_one_draw_makes_the_importance_weighted_bound_the_elbo_on_average() -> N
 
 def test_reconstruction_knows_no_latent_term() -> None:
     terms = terms_of(random_model())
-    loss = reconstruction(terms, 5.0)
+    loss = Reconstruction()(terms, 5.0)
     np.testing.assert_allclose(-loss.numpy(), parts(terms)[0].mean(1))
 
 
@@ -120,7 +121,7 @@ def test_free_bits_are_a_floor_under_each_components_mean_kl(free_bits: float) -
         assert (mean_kl > free_bits).any()
         assert (mean_kl < free_bits).any()
     log_px = parts(terms)[0].mean(1)
-    loss = negative_elbo(terms, 1.0, free_bits=free_bits)
+    loss = NegativeElbo(free_bits)(terms, 1.0)
     np.testing.assert_allclose(loss.numpy().mean(1), kept - log_px.mean(1))
 
 
@@ -139,19 +140,31 @@ def test_component_below_its_free_bits_is_not_squeezed() -> None:
     )
     mean_kl = own.kl.detach().mean(1)
     bits = float(mean_kl.mean())
-    negative_elbo(own, 1.0, free_bits=bits).mean(1).sum().backward()
+    NegativeElbo(bits)(own, 1.0).mean(1).sum().backward()
     assert mean.grad is not None
     pulled = mean.grad.abs().amax(1) > 0
     assert torch.equal(pulled, mean_kl > bits)
     assert 0 < int(pulled.sum()) < pulled.numel()
 
 
+@pytest.mark.parametrize("free_bits", [0.0, 0.5])
+@pytest.mark.parametrize("beta", [0.0, 0.7])
+def test_slope_of_the_kls_cost_is_its_derivative(free_bits: float, beta: float) -> None:
+    kl = terms_of(random_model()).kl.requires_grad_()
+    objectives: list[AdditiveObjective] = [NegativeElbo(free_bits), Reconstruction()]
+    for objective in objectives:
+        cost, slope = objective.kl_cost(kl, beta)
+        (theirs,) = torch.autograd.grad(cost.sum() + 0.0 * kl.sum(), kl)
+        expected = torch.as_tensor(slope).expand_as(kl)
+        torch.testing.assert_close(expected.to(theirs), theirs)
+
+
 # -- where they pull -------------------------------------------------------------------
 
 
 OBJECTIVES: dict[str, Objective] = {
-    "elbo": negative_elbo,
-    "free bits": partial(negative_elbo, free_bits=0.01),
+    "elbo": NegativeElbo(),
+    "free bits": NegativeElbo(0.01),
     "importance weighted": importance_weighted,
 }
 
@@ -186,7 +199,7 @@ def blind_model() -> LatentModel:
     return model
 
 
-@pytest.mark.parametrize("objective", [negative_elbo, importance_weighted])
+@pytest.mark.parametrize("objective", [NegativeElbo(), importance_weighted])
 def test_raising_the_kl_raises_the_loss(objective: Objective) -> None:
     losses, kls = [], []
     for factor in (0.5, 1.0, 2.0, 4.0):
@@ -205,7 +218,7 @@ def test_beta_really_scales_the_pull_of_the_kl() -> None:
         model = blind_model()
         flat = model.params.flat.requires_grad_()
         terms = terms_of(model.with_params(model.params.with_flat(flat)))
-        (gradient,) = torch.autograd.grad(negative_elbo(terms, beta).sum(), flat)
+        (gradient,) = torch.autograd.grad(NegativeElbo()(terms, beta).sum(), flat)
         pulls.append(model.params.with_flat(gradient)["encoder.path"])
     assert (pulls[0] != 0).any()
     torch.testing.assert_close(pulls[1], 3.0 * pulls[0])
@@ -234,7 +247,7 @@ def test_elbo_lies_below_the_density_by_the_kl_of_the_posteriors() -> None:
     terms = terms_of(model, 20_000)
     # of q = N(0.7, exp(0.5)) from N(0, 1), in the exact posterior's own units
     gap = K * 0.5 * (0.7**2 + math.exp(0.5) - 1 - 0.5)
-    bound = -negative_elbo(terms, 1.0).numpy()
+    bound = -NegativeElbo()(terms, 1.0).numpy()
     exact = np.array([linear.log_prob(own) for own in terms.x.numpy()])
     error = parts(terms)[0].std(1) / math.sqrt(20_000)
     assert (np.abs(exact - bound - gap) < 5.0 * error).all()
@@ -268,10 +281,10 @@ def test_more_draws_tighten_the_bound_up_to_the_density() -> None:
 @pytest.mark.parametrize(
     ("asked", "formula"),
     [
-        ((True, 1, 0.0), negative_elbo),
-        ((True, 1, 0.3), partial(negative_elbo, free_bits=0.3)),
+        ((True, 1, 0.0), NegativeElbo()),
+        ((True, 1, 0.3), NegativeElbo(0.3)),
         ((True, 5, 0.0), importance_weighted),
-        ((False, 1, 0.0), reconstruction),
+        ((False, 1, 0.0), Reconstruction()),
     ],
     ids=["elbo", "free bits", "importance weighted", "auto-encoder"],
 )

@@ -54,12 +54,33 @@ def test_steps_are_those_of_torchs_adamw(decay: Tensor | None) -> None:
         torch.testing.assert_close(mine.flat, expected, rtol=1e-11, atol=1e-12)
 
 
-def test_step_leaves_a_zero_gradient_and_the_same_buffer() -> None:
+def test_factor_of_the_rate_is_a_change_of_the_parameters_unit() -> None:
+    # w = s u: the gradient by u is s times that by w, and a step of u is s times one of
+    # w. (Up to eps, which is negligible beside these gradients.)
+    unit = torch.tensor([[0.1, 1.0, 3.0, 10.0, 0.5]], dtype=torch.float64)
+    start = numbers(99, MEMBERS, SIZE)
+    mine = Adam(start.clone(), rates=unit)
+    none = torch.zeros(1, SIZE, dtype=torch.float64)
+    parameters, theirs = torchs(start / unit, none)
+    for gradient in gradients():
+        mine.gradient.copy_(gradient)
+        mine.step(0.01)
+        for p, own in zip(parameters, (gradient * unit).flatten(), strict=True):
+            p.grad = own
+        for group in theirs.param_groups:
+            group["lr"] = 0.01
+        theirs.step()
+        expected = unit * torch.stack(parameters).detach().view(MEMBERS, SIZE)
+        torch.testing.assert_close(mine.flat, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_step_is_made_in_the_same_buffer() -> None:
     flat = numbers(0, MEMBERS, SIZE)
     before, optimiser = flat.clone(), Adam(flat)
     optimiser.gradient.fill_(1.0)
     optimiser.step(0.1)
-    assert not optimiser.gradient.any()
+    assert optimiser.flat is flat
+    assert not flat.is_inference()
     # a first step has the length of the rate, whatever the gradient's
     torch.testing.assert_close(flat, before - 0.1, rtol=1e-6, atol=1e-6)
 

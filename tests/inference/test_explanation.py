@@ -1,0 +1,157 @@
+"""Explanations: they add up, and name the cell that is at fault."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from skvae.inference import scoring
+from skvae.inference.explanation import contributions
+from skvae.inference.scoring import SCORES, draw_bank, read, score_rows
+from skvae.model.latent import LatentModel, Terms
+from skvae.model.linear import factor_analysis
+
+D, K = 5, 2
+KINDS = ("gaussian",) * 3 + ("bernoulli",) * 2
+names = pytest.mark.parametrize("name", SCORES)
+
+
+def table(n: int = 60, holes: bool = False) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, D))
+    X[:, 3:] = rng.integers(0, 2, (n, 2))
+    if holes:
+        X[rng.random((n, D)) < 0.25] = np.nan
+    return X
+
+
+def random_model(members: int = 1) -> LatentModel:
+    model = LatentModel.build(
+        kinds=KINDS,
+        variance_floor=np.full(D, 1e-6),
+        n_components=K,
+        hidden=(6,),
+        activation="silu",
+        n_free_scales=None,
+        n_members=members,
+    )
+    flat = 0.4 * np.random.default_rng(1).normal(size=model.params.flat.shape)
+    model.params.flat.copy_(torch.as_tensor(flat))
+    return model
+
+
+@names
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("holes", [False, True])
+def test_contributions_sum_to_the_score(name: str, members: int, holes: bool) -> None:
+    model, X, bank = random_model(members), table(holes=holes), draw_bank(32, K, 0)
+    parts = contributions(model, X, bank, SCORES[name])
+    assert parts.shape == X.shape
+    whole = score_rows(model, X, bank, SCORES[name])
+    np.testing.assert_allclose(parts.sum(1), whole, rtol=0, atol=1e-9)
+
+
+@names
+def test_missing_cells_contribute_nothing(name: str) -> None:
+    X = table(holes=True)
+    parts = contributions(random_model(), X, draw_bank(32, K, 0), SCORES[name])
+    some = ~np.isnan(X).all(1)
+    assert not parts[some][np.isnan(X[some])].any()
+
+
+@names
+def test_row_of_holes_is_explained_evenly(name: str) -> None:
+    X = np.full((1, D), np.nan)
+    parts = contributions(random_model(), X, draw_bank(32, K, 0), SCORES[name])
+    np.testing.assert_allclose(parts, np.broadcast_to(parts[:, :1], (1, D)))
+
+
+@pytest.mark.parametrize("name", ["log_likelihood", "elbo"])
+@pytest.mark.parametrize("members", [1, 3])
+def test_latent_term_is_shared_by_the_squared_steps(name: str, members: int) -> None:
+    # The documented rule: a cell's share is the squared length of the step that it
+    # alone makes the code take along the encoder's linear path.
+    model, X, bank = random_model(members), table(), draw_bank(32, K, 0)
+    score = SCORES[name]
+    rows, cells = read(
+        model, X, bank, lambda terms: (score.rows(terms), score.cells(terms))
+    )
+    latent = rows - cells.sum(1)
+    steps = np.zeros_like(X)
+    path = model.params["encoder.path"].numpy()
+    for j in range(D):
+        only = np.zeros_like(X)
+        only[:, j] = X[:, j]
+        steps[:, j] = np.mean([(only @ own) ** 2 for own in path], axis=0).sum(1)
+    shares = steps / steps.sum(1, keepdims=True)
+    parts = contributions(model, X, bank, score)
+    np.testing.assert_allclose(parts, cells + latent[:, None] * shares, rtol=1e-9)
+
+
+def test_where_no_cell_moves_the_code_the_shares_are_even() -> None:
+    model, X, bank = random_model(), table(), draw_bank(32, K, 0)
+    model.params["encoder.path"].zero_()
+    score = SCORES["elbo"]
+    rows, cells = read(
+        model, X, bank, lambda terms: (score.rows(terms), score.cells(terms))
+    )
+    expected = cells + ((rows - cells.sum(1)) / D)[:, None]
+    np.testing.assert_allclose(contributions(model, X, bank, score), expected)
+
+
+def test_cells_of_the_log_likelihood_are_importance_weighted() -> None:
+    model, X, bank = random_model(2), table(), draw_bank(32, K, 0)
+
+    def reading(terms: Terms) -> tuple[torch.Tensor, torch.Tensor]:
+        # members and draws after the rows
+        return terms.log_weight.permute(2, 0, 1), terms.log_px.permute(2, 0, 1, 3)
+
+    log_weight, log_px = read(model, X, bank, reading)
+    flat = log_weight.reshape(len(X), -1)
+    weight = np.exp(flat - flat.max(1, keepdims=True))
+    weight /= weight.sum(1, keepdims=True)
+    theirs = np.einsum("rl,rlc->rc", weight, log_px.reshape(len(X), -1, D))
+    score = SCORES["log_likelihood"]
+    (mine,) = read(model, X, bank, lambda terms: (score.cells(terms),))
+    np.testing.assert_allclose(mine, theirs, rtol=1e-9)
+
+
+@names
+def test_damaged_cell_is_named(name: str) -> None:
+    # One cell of each row is moved by ten noise deviations: against the row as it was,
+    # that column loses most.
+    rng = np.random.default_rng(0)
+    d, n = 6, 120
+    X = rng.normal(size=(n, K)) @ rng.normal(size=(K, d)) + 0.5 * rng.normal(
+        size=(n, d)
+    )
+    model = LatentModel.build(
+        kinds=("gaussian",) * d,
+        variance_floor=np.full(d, 1e-6),
+        n_components=K,
+        hidden=(),
+        activation="silu",
+        n_free_scales=d,
+    )
+    model.start_linear(factor_analysis(X.mean(0), np.cov(X.T), K, floor=0.1))
+    damaged, column = X.copy(), np.arange(n) % d
+    damaged[np.arange(n), column] += 5.0
+    bank, score = draw_bank(64, K, 0), SCORES[name]
+    lost = contributions(model, X, bank, score) - contributions(
+        model, damaged, bank, score
+    )
+    assert (lost.argmax(1) == column).mean() > 0.8
+
+
+@names
+def test_chunks_and_other_rows_change_no_answer(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, X, bank = random_model(2), table(holes=True), draw_bank(32, K, 0)
+    whole = contributions(model, X, bank, SCORES[name])
+    part = contributions(model, X[[7, 30]], bank, SCORES[name])
+    np.testing.assert_allclose(part, whole[[7, 30]], rtol=0, atol=1e-9)
+    monkeypatch.setattr(scoring, "_CHUNK", 64)
+    chunked = contributions(model, X, bank, SCORES[name])
+    np.testing.assert_allclose(chunked, whole, rtol=0, atol=1e-9)

@@ -1,0 +1,214 @@
+"""Completions of a linear-Gaussian model against Gaussian conditioning."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import special, stats
+
+from skvae.inference.imputation import complete, conditional_draws, conditional_mean
+from skvae.inference.scoring import draw_bank
+from skvae.model.latent import LatentModel
+from skvae.model.linear import LinearGaussian, factor_analysis
+
+D, K = 6, 2
+
+
+def gaussian_table(n: int = 200) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    signal = rng.normal(size=(n, K)) @ rng.normal(size=(K, D))
+    return 1.0 + signal + 0.7 * rng.normal(size=(n, D))
+
+
+def linear_gaussian() -> LinearGaussian:
+    X = gaussian_table()
+    return factor_analysis(X.mean(0), np.cov(X.T), K, floor=0.2)
+
+
+def linear_model() -> LatentModel:
+    model = LatentModel.build(
+        kinds=("gaussian",) * D,
+        variance_floor=np.full(D, 1e-6),
+        n_components=K,
+        hidden=(),
+        activation="silu",
+        n_free_scales=D,
+    )
+    model.start_linear(linear_gaussian())
+    return model
+
+
+def holed(share: float = 0.3, n: int = 40) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    X = gaussian_table()[:n].copy()
+    X[rng.random(X.shape) < share] = np.nan
+    return X[~np.isnan(X).all(1)]
+
+
+def conditional(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of the missing cells given the others."""
+    linear = linear_gaussian()
+    dense = linear.loadings @ linear.loadings.T + np.diag(linear.noise_variance)
+    o, m = ~np.isnan(row), np.isnan(row)
+    gain = np.linalg.solve(dense[np.ix_(o, o)], dense[np.ix_(o, m)]).T
+    mean = linear.mean[m] + gain @ (row[o] - linear.mean[o])
+    return mean, dense[np.ix_(m, m)] - gain @ dense[np.ix_(o, m)]
+
+
+def test_completion_is_the_conditional_mean() -> None:
+    X = holed()
+    filled = complete(linear_model(), X)
+    holes = np.isnan(X)
+    np.testing.assert_array_equal(filled[~holes], X[~holes])
+    for row, own in zip(X, filled, strict=True):
+        mean, _ = conditional(row)
+        np.testing.assert_allclose(own[np.isnan(row)], mean, atol=0.05)
+
+
+def test_mean_is_that_of_gaussian_conditioning() -> None:
+    X, linear = holed(), linear_gaussian()
+    mine = conditional_mean(linear_model(), X, draw_bank(512, K, 0))
+    worst = 0.0
+    for row, own in zip(X, mine, strict=True):
+        mean, covariance = conditional(row)
+        unit = np.sqrt(np.diag(covariance))
+        worst = max(worst, np.abs((own[np.isnan(row)] - mean) / unit).max(initial=0.0))
+    assert worst < 0.05
+    # and far from what the columns alone would say
+    holes = np.isnan(X)
+    assert np.abs(mine - linear.mean)[holes].mean() > 0.3
+
+
+def test_mean_is_importance_weighted() -> None:
+    # A posterior at the prior: plain self-normalised weights by p(observed | z).
+    model, linear, X = linear_model(), linear_gaussian(), holed()
+    model.params["encoder.path"].zero_()
+    model.params["encoder.bias"].zero_()
+    bank = draw_bank(256, K, 0)
+    location = linear.mean + bank @ linear.loadings.T
+    std = np.sqrt(linear.noise_variance)
+    mine = conditional_mean(model, X, bank)
+    for row, own in zip(X, mine, strict=True):
+        log_px = np.nansum(stats.norm(location, std).logpdf(row), axis=1)
+        theirs = special.softmax(log_px) @ location
+        np.testing.assert_allclose(own, theirs, rtol=1e-6)
+
+
+def draws_of(row: np.ndarray, n: int = 4000, n_bank: int = 512) -> np.ndarray:
+    """Draws of the missing cells of one row, (n, n_missing)."""
+    bank = draw_bank(n_bank, K, 0)
+    draws = conditional_draws(linear_model(), row[None], bank, n, seed=3)
+    assert draws.shape == (n, 1, D)
+    return draws[:, 0, np.isnan(row)]
+
+
+# Rows with one hole, with half and with all but one cell missing.
+HOLES = [[2], [0, 3, 5], [0, 1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("missing", HOLES, ids=str)
+def test_draws_have_the_conditional_moments(missing: list[int]) -> None:
+    row = gaussian_table()[5].copy()
+    row[missing] = np.nan
+    mean, covariance = conditional(row)
+    draws = draws_of(row)
+    std = np.sqrt(np.diag(covariance))
+    np.testing.assert_array_less(np.abs(draws.mean(0) - mean) / std, 0.12)
+    ratio = draws.std(0) / std
+    np.testing.assert_array_less(np.abs(ratio - 1.0), 0.12)
+    correlation = np.corrcoef(draws.T) if len(missing) > 1 else np.eye(1)
+    expected = covariance / np.outer(std, std)
+    assert np.abs(correlation - expected).max() < 0.12
+
+
+@pytest.mark.parametrize("missing", HOLES, ids=str)
+def test_default_bank_does_not_understate_the_spread(missing: list[int]) -> None:
+    row = gaussian_table()[5].copy()
+    row[missing] = np.nan
+    _, covariance = conditional(row)
+    ratio = draws_of(row, n_bank=64).std(0) / np.sqrt(np.diag(covariance))
+    np.testing.assert_array_less(np.abs(ratio - 1.0), 0.2)
+
+
+def test_no_two_draws_of_a_real_cell_are_the_same() -> None:
+    # Each imputation draws its own noise: otherwise two of them agree by accident, and
+    # what multiple imputation learns from their spread is too small.
+    row = gaussian_table()[5].copy()
+    row[2] = np.nan
+    draws = draws_of(row, n=200, n_bank=64)
+    assert len(np.unique(draws)) == 200
+
+
+def test_draws_are_those_of_the_seed() -> None:
+    X, bank = holed(), draw_bank(64, K, 0)
+    first, again, other = (
+        conditional_draws(linear_model(), X, bank, 2, seed) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    holes = np.isnan(X)
+    assert (first[:, holes] != other[:, holes]).all()
+
+
+def test_binary_cells_follow_their_conditional_probability() -> None:
+    # Two log-odds that share one code: observing a 1 makes the other 1 likelier.
+    model = LatentModel.build(
+        kinds=("bernoulli", "bernoulli"),
+        variance_floor=np.zeros(2),
+        n_components=1,
+        hidden=(),
+        activation="silu",
+        n_free_scales=0,
+    )
+    model.params["decoder.path"][:] = 2.0
+    X = np.array([[1.0, np.nan], [0.0, np.nan]])
+    z, weight = np.polynomial.hermite_e.hermegauss(60)
+    p = special.expit(2.0 * z)
+    exact = [
+        (weight * p * p).sum() / (weight * p).sum(),
+        (weight * p * (1 - p)).sum() / (weight * (1 - p)).sum(),
+    ]
+    bank = draw_bank(1024, 1, 0)
+    np.testing.assert_allclose(conditional_mean(model, X, bank)[:, 1], exact, atol=0.01)
+    n = 4000
+    draws = conditional_draws(model, X, bank, n, seed=0)[:, :, 1]
+    assert set(np.unique(draws)) == {0.0, 1.0}
+    error = 0.01 + 4.0 * math.sqrt(0.25 / n)
+    np.testing.assert_allclose(draws.mean(0), exact, atol=error)
+
+
+def test_members_are_mixed_by_how_well_they_know_the_row() -> None:
+    # The second member puts the observed cell far off: it has no say in the other.
+    model = LatentModel.build(
+        kinds=("gaussian", "gaussian"),
+        variance_floor=np.full(2, 1e-6),
+        n_components=1,
+        hidden=(),
+        activation="silu",
+        n_free_scales=2,
+        n_members=2,
+    )
+    model.params["decoder.bias"][:] = torch.tensor([[[1.0, 5.0]], [[9.0, -5.0]]])
+    X = np.array([[1.0, np.nan], [9.0, np.nan], [5.0, np.nan]])
+    mean = conditional_mean(model, X, draw_bank(64, 1, 0))[:, 1]
+    np.testing.assert_allclose(mean, [5.0, -5.0, 0.0], atol=1e-6)
+
+
+def test_rows_without_holes_have_their_own_reconstruction() -> None:
+    X, linear = gaussian_table()[:5], linear_gaussian()
+    weight, intercept, _ = linear.posterior()
+    location = linear.mean + (X @ weight + intercept) @ linear.loadings.T
+    mine = conditional_mean(linear_model(), X, draw_bank(4096, K, 0))
+    np.testing.assert_allclose(mine, location, atol=0.01)
+    np.testing.assert_array_equal(complete(linear_model(), X), X)
+
+
+def test_arguments_are_left_as_they_are() -> None:
+    X, bank = holed(), draw_bank(64, K, 0)
+    before = X.copy()
+    complete(linear_model(), X)
+    conditional_mean(linear_model(), X, bank)
+    conditional_draws(linear_model(), X, bank, 2, 0)
+    np.testing.assert_array_equal(X, before)

@@ -1,0 +1,171 @@
+"""Minibatches: every row once, and draws that depend on their key alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from skvae.model.rows import Rows
+from skvae.training.batches import Batch, Batches
+
+K, DRAWS = 2, 3
+
+
+def rows(n: int, *, holes: bool = False, weighted: bool = False) -> Rows:
+    """Rows that tell their number: (i, -i), observed where i is even, weight i."""
+    number = torch.arange(n, dtype=torch.float64)
+    x = torch.stack([number, -number], 1)
+    observed = (x % 2 == 0).double() if holes else None
+    return Rows(x, observed, number if weighted else None)
+
+
+def batches(table: Rows, **kwargs: Any) -> Batches:
+    given = {
+        "batch_size": 4,
+        "n_draws": DRAWS,
+        "n_components": K,
+        "seeds": [7],
+        **kwargs,
+    }
+    return Batches(table, **given)
+
+
+def order(batch_list: list[Batch]) -> np.ndarray:
+    """Numbers of the rows as they come, (members, rows)."""
+    return torch.cat([batch.x[..., 0] for batch in batch_list], 1).numpy().astype(int)
+
+
+def noise(batch_list: list[Batch]) -> np.ndarray:
+    """The draws as they come, (members, draws, rows, components)."""
+    units = [batch.unit for batch in batch_list if batch.unit is not None]
+    return torch.cat(units, 2).numpy()
+
+
+# Tables that end within a batch, with a batch, within a second block of batches.
+sizes = pytest.mark.parametrize(
+    ("n", "batch_size"), [(13, 4), (12, 4), (3, 8), (1, 1), (205, 3), (129, 4)]
+)
+
+
+@sizes
+def test_every_row_comes_once_an_epoch(n: int, batch_size: int) -> None:
+    source = batches(rows(n), batch_size=batch_size, seeds=[7, 8])
+    for epoch in range(3):
+        found = list(source.epoch(epoch))
+        assert len(found) == source.steps_per_epoch
+        assert all(1 <= b.x.shape[1] <= min(batch_size, n) for b in found)
+        for member in order(found):
+            assert sorted(member) == list(range(n))
+
+
+@sizes
+def test_what_belongs_to_a_row_comes_with_it(n: int, batch_size: int) -> None:
+    table = rows(n, holes=True, weighted=True)
+    for batch in batches(table, batch_size=batch_size, seeds=[7, 8]).epoch(0):
+        number = batch.x[..., 0]
+        assert batch.observed is not None
+        assert batch.weight is not None
+        assert torch.equal(batch.x[..., 1], -number)
+        assert torch.equal(batch.weight, number)
+        assert torch.equal(batch.observed, (batch.x % 2 == 0).double())
+        assert batch.unit is not None
+        assert batch.unit.shape == (2, DRAWS, number.shape[1], K)
+
+
+def test_what_a_table_lacks_its_batches_lack() -> None:
+    for batch in batches(rows(9), n_draws=0).epoch(0):
+        assert batch.observed is batch.weight is batch.unit is None
+
+
+def test_orders_are_new_in_each_epoch_and_for_each_member() -> None:
+    source = batches(rows(100), seeds=[7, 8])
+    orders = [own for epoch in range(3) for own in order(list(source.epoch(epoch)))]
+    assert len({tuple(own) for own in orders}) == 6
+
+
+def test_orders_favour_no_place() -> None:
+    source = batches(rows(6), batch_size=6, n_draws=0)
+    orders = np.stack([order(list(source.epoch(epoch)))[0] for epoch in range(1200)])
+    for number in range(6):
+        places = np.bincount(np.argmax(orders == number, axis=1), minlength=6)
+        assert stats.chisquare(places).pvalue > 1e-3
+
+
+def test_epoch_is_the_same_whenever_it_is_asked_for() -> None:
+    first, second = batches(rows(150)), batches(rows(150))
+    for epoch in (0, 1, 2):
+        list(first.epoch(epoch))
+    for epoch in (2, 0):
+        one, other = list(first.epoch(epoch)), list(second.epoch(epoch))
+        np.testing.assert_array_equal(order(one), order(other))
+        np.testing.assert_array_equal(noise(one), noise(other))
+
+
+def test_global_generator_is_neither_read_nor_moved() -> None:
+    answers = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            found = list(batches(rows(20)).epoch(0))
+            answers.append((order(found), noise(found)))
+            assert torch.equal(
+                torch.get_rng_state(), torch.Generator().manual_seed(seed).get_state()
+            )
+    for one, other in zip(*answers, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_member_draws_what_it_would_draw_alone() -> None:
+    together = list(batches(rows(150), seeds=[7, 8]).epoch(1))
+    for member, seed in enumerate((7, 8)):
+        alone = list(batches(rows(150), seeds=[seed]).epoch(1))
+        np.testing.assert_array_equal(order(together)[member], order(alone)[0])
+        np.testing.assert_array_equal(noise(together)[member], noise(alone)[0])
+
+
+def test_noise_of_a_block_depends_on_its_number_alone() -> None:
+    # Batches of one row make blocks of 32: a longer table adds blocks, changes none.
+    short = noise(list(batches(rows(64), batch_size=1).epoch(0)))
+    long = noise(list(batches(rows(96), batch_size=1).epoch(0)))
+    np.testing.assert_array_equal(short, long[:, :, :64])
+
+
+def test_noise_is_standard_normal_and_never_repeats() -> None:
+    source = batches(rows(300), batch_size=4, seeds=[7, 8])
+    draws = np.stack([noise(list(source.epoch(epoch))) for epoch in range(2)])
+    assert stats.kstest(draws.ravel(), "norm").pvalue > 1e-3
+    assert len(np.unique(draws)) == draws.size
+    flat = draws.reshape(4, -1)  # epoch and member
+    off_diagonal = np.corrcoef(flat) - np.eye(4)
+    assert np.abs(off_diagonal).max() < 4.0 / np.sqrt(flat.shape[1])
+
+
+def test_noise_has_the_precision_of_the_rows() -> None:
+    table = Rows(torch.zeros(5, 2, dtype=torch.float32))
+    units = [batch.unit for batch in batches(table).epoch(0)]
+    assert all(unit is not None and unit.dtype == torch.float32 for unit in units)
+
+
+def test_rows_of_a_coded_table() -> None:
+    coded = np.array([[1.0, np.nan], [np.nan, 2.0], [3.0, 4.0]])
+    fill = np.array([[9.0, 8.0], [7.0, 9.0], [9.0, 9.0]])
+    cpu = torch.device("cpu")
+    weight = np.array([1.0, 2.0, 6.0])
+    table = Rows.from_coded(coded, torch.float64, cpu, weight, fill)
+    assert table.x.tolist() == [[1.0, 8.0], [7.0, 2.0], [3.0, 4.0]]
+    assert table.observed is not None
+    assert table.observed.tolist() == [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
+    assert table.weight is not None
+    np.testing.assert_allclose(table.weight.numpy(), weight / 3.0)
+    assert len(table) == 3
+    unfilled = Rows.from_coded(coded, torch.float64, cpu)
+    assert unfilled.x.tolist() == [[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]]
+    assert np.isnan(coded).sum() == 2  # the caller's array is as it was
+    complete = Rows.from_coded(coded[2:], torch.float64, cpu)
+    assert complete.observed is None
+    complete.x.zero_()
+    assert coded[2, 0] == 3.0
