@@ -23,8 +23,8 @@ pytestmark = [
 
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": (
-        "Minibatches of weighted rows are drawn otherwise than those of repeated rows "
-        "(as in scikit-learn's own MiniBatchKMeans); the same in the mean only."
+        "Minibatches of weighted rows are drawn otherwise than those of repeated rows, "
+        "as in scikit-learn's own MiniBatchKMeans."
     )
 }
 
@@ -44,7 +44,7 @@ FURTHER_CHECKS = [
 ]
 
 
-# `xfail_strict` of pyproject.toml holds here too: an expected failure that passes fails.
+# `xfail_strict` of pyproject.toml holds here: an expected failure that passes, fails.
 @parametrize_with_checks(
     [estimator() for estimator in ESTIMATORS],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES,

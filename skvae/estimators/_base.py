@@ -27,6 +27,7 @@ from skvae.estimators._parameters import CONSTRAINTS, resolve_settings
 from skvae.estimators._questions import FLOATS, Questions
 from skvae.inference.explanation import contributions
 from skvae.inference.scoring import draw_bank, read
+from skvae.model.closed_form import dependent_columns
 from skvae.model.latent import LatentModel, Terms
 from skvae.table.containers import Container
 from skvae.table.schema import Schema
@@ -64,8 +65,7 @@ class BaseVAE(
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = dict(CONSTRAINTS)
     _doc_link_module = "skvae"
     _doc_link_template = (
-        "https://skvae.readthedocs.io/en/stable/reference/"
-        "skvae.{estimator_name}.html"
+        "https://skvae.readthedocs.io/en/stable/reference/skvae.{estimator_name}.html"
     )
 
     # What "auto" is, where the estimators differ.
@@ -199,8 +199,8 @@ class BaseVAE(
                 on_epoch=self._observer(training, task),
             )
             fitted = self._fitted(training, fit.model, fit.history, fit.held_out)
-            vars(self).update(fitted)
-            vars(self).pop("_moments", None)  # the optimiser's, of an earlier stream
+            self.__dict__.update(fitted)
+            self.__dict__.pop("_moments", None)  # the optimiser's, of an earlier stream
             self._warn(training)
             task.ended()
         return self
@@ -242,7 +242,7 @@ class BaseVAE(
             fitted = self._fitted(training, model, history, np.empty(0, int))
             fitted["n_iter_"] = n_epochs + 1
             fitted["loss_curve_"] = earlier + fitted["loss_curve_"]
-            vars(self).update(fitted, _moments=moments)
+            self.__dict__.update(fitted, _moments=moments)
         return self
 
     @contextmanager
@@ -252,7 +252,7 @@ class BaseVAE(
         try:
             yield
         except BaseException:
-            state = vars(self)
+            state = self.__dict__
             # scikit-learn still has to tear its callbacks down.
             kept = {k: v for k, v in state.items() if k.startswith(("_skl", "_call"))}
             state.clear()
@@ -399,7 +399,7 @@ class BaseVAE(
 
     def _warn(self, training: Training) -> None:
         """Say what a user may want to act on."""
-        model, schema = self._model, training.schema
+        schema = training.schema
         if self.variational and self.n_active_components_ == 0:
             warnings.warn(
                 f"No component of the code carries information: the posterior "
@@ -408,19 +408,13 @@ class BaseVAE(
                 ConvergenceWarning,
                 stacklevel=_CALLER,
             )
-        scaled = np.array(model.likelihood.scaled, dtype=bool)
-        floor = model.likelihood.floor.numpy()[scaled]
-        positions = schema.active[scaled]
-        scale = np.array([schema.columns[j].scale for j in positions])
-        noise = np.broadcast_to(self.noise_variance_, (len(schema.columns),))
-        low = positions[noise[positions] <= 1.001 * floor * scale**2]
-        if len(low):
-            named = [schema.columns[j].name or f"column {j}" for j in low]
+        copies = schema.active[dependent_columns(training.coded.values)]
+        if len(copies):
+            named = [schema.columns[j].name or f"column {j}" for j in sorted(copies)]
             warnings.warn(
                 f"The noise of these columns is at its floor: {', '.join(named)}. They "
-                f"follow from the code almost exactly, and their density is as large "
-                f"as their resolution allows. Drop copies and sums of columns, or "
-                f"lower n_components.",
+                f"follow exactly from each other, and their density is as large as "
+                f"that floor allows. Drop copies and sums of columns.",
                 ConvergenceWarning,
                 stacklevel=_CALLER,
             )
@@ -428,7 +422,7 @@ class BaseVAE(
     def _with(self, fitted: dict[str, Any]) -> Self:
         """A copy of this estimator with these attributes."""
         other = copy.copy(self)
-        vars(other).update(fitted)
+        other.__dict__.update(fitted)
         return other
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+__all__ = ["CallbackSupportMixin", "EpochMonitor", "FitTask"]
+
 try:
     from sklearn.callback import CallbackSupportMixin
 except ImportError:  # scikit-learn < 1.9
@@ -29,7 +31,8 @@ class FitTask:
 
     def __init__(self, estimator: Any, X: Any, y: Any, n_epochs: int) -> None:
         self._estimator, self._data = estimator, {"X": X, "y": y}
-        self._root = self._epoch = None
+        self._root: Any = None
+        self._epoch: Any = None
         if getattr(estimator, "_skl_callbacks", None):
             self._root = estimator._init_callback_context(max_subtasks=n_epochs)
             self._root.call_on_fit_task_begin(estimator=estimator, **self._data)

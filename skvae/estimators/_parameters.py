@@ -113,8 +113,8 @@ max_time : float or None, default=None
     Seconds after which training ends, at the end of a pass.
 early_stopping : bool or "auto", default="auto"
     Whether to hold out `validation_fraction` of the rows, stop once their objective
-    stops growing, and keep the best parameters. "auto" does so from 50 rows; with fewer,
-    nothing could show that training helped, and a linear start is kept as it is.
+    stops growing, and keep the best parameters. "auto" does so from 50 rows; with
+    fewer, nothing could show that training helped, and a linear start is kept as it is.
 validation_fraction : float, default=0.1
     Share of the rows held out, at most 4096 rows; not used where `X_val` is given.
 n_iter_no_change : int, default=10
@@ -132,7 +132,8 @@ device : str, default="auto"
 random_state : int, RandomState instance or None, default=None
     Makes fits repeatable. No global random state is read or changed.
 warm_start : bool, default=False
-    Whether `fit` goes on from the last fit's parameters and scaling.
+    Whether `fit` goes on from the last fit's parameters and scaling. `n_iter_` and
+    `loss_curve_` then tell of the last fit alone.
 verbose : int, default=0
     Prints a line for every so many passes.
 """
@@ -150,7 +151,8 @@ _DETECTOR_WORDS = {
     "auto_likelihood": '"auto" is bernoulli for\n    columns of 0 and 1 only, '
     "student_t for the others.",
     "auto_noise": '"auto" is "column".',
-    "auto_max_iter": '"auto" allows eight steps a row, 20 to 200\n    in all: outliers are learned last.',
+    "auto_max_iter": '"auto" allows eight steps a row, 20 to 200\n    in all: outliers '
+    "are learned last.",
 }
 
 
@@ -208,7 +210,8 @@ def resolve_settings(
     few = params["early_stopping"] == "auto" and n_rows < _FEW_ROWS
     held_out = 0.0
     if params["early_stopping"] and not few:
-        held_out = float(params["validation_fraction"])
+        # Two rows at least are left to learn from.
+        held_out = min(float(params["validation_fraction"]), 1.0 - 2.0 / n_rows)
     if params["n_components"] != "auto":
         n_components = int(params["n_components"])
     batch_size = params["batch_size"]

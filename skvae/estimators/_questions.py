@@ -297,7 +297,7 @@ class Questions(TransformerMixin):
         # them.
         from skvae.persistence import save
 
-        save(self, path)  # type: ignore[arg-type]
+        save(self, path)
 
     # -- private twins -----------------------------------------------------------
 

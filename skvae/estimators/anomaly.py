@@ -251,7 +251,7 @@ class VAEAnomalyDetector(OutlierMixin, BaseVAE):
         fitted = super()._fitted(training, model, history, held_out)
         probe = self._with(fitted)
         scores = probe._scores(training.table, self._score)
-        if self.contamination == "auto":
+        if isinstance(self.contamination, str):
             offset = automatic_threshold(scores)
         else:
             offset = float(np.percentile(scores, 100.0 * self.contamination))

@@ -29,5 +29,7 @@ def sample_rows(model: LatentModel, n_rows: int, seed: int) -> np.ndarray:
 def decode_codes(model: LatentModel, codes: np.ndarray) -> np.ndarray:
     """Expected coded rows at codes (n_rows, n_components), mean of the members."""
     flat = model.params.flat
-    z = as_tensor(codes, flat.dtype, flat.device)[None, None].expand(model.n_members, -1, -1, -1)
+    z = as_tensor(codes, flat.dtype, flat.device)[None, None].expand(
+        model.n_members, -1, -1, -1
+    )
     return as_array(model.likelihood.mean(model.decode(z)).mean((0, 1)))

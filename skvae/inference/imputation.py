@@ -12,7 +12,7 @@ from skvae.model.latent import LatentModel, Terms
 
 # Each pass replaces the holes by what the code of the last completion expects there;
 # in the linear-Gaussian case the error falls geometrically.
-_COMPLETION_PASSES = 10
+_COMPLETION_PASSES = 50
 
 
 def complete(model: LatentModel, coded: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def conditional_mean(
         return (torch.einsum("lr,lrc->rc", weight, _cells(terms)),)
 
     (mean,) = read(
-        model, coded, bank, reading, weighted=True, fill=complete(model, coded)
+        model, coded, bank, reading, n_prior=len(bank), fill=complete(model, coded)
     )
     return mean
 
@@ -65,14 +65,19 @@ def conditional_draws(
     def reading(terms: Terms) -> tuple[Tensor]:
         weight = terms.log_weight.flatten(0, 1).softmax(0)
         chosen = torch.multinomial(weight.T, n_draws, True, generator=source)
-        cells = terms.model.likelihood.sample(terms.params, source).flatten(0, 1)
-        index = chosen[..., None].expand(-1, -1, cells.shape[-1])
-        return (cells.transpose(0, 1).gather(1, index),)
+        params = tuple(_of_draws(part, chosen, terms.z) for part in terms.params)
+        return (terms.model.likelihood.sample(params, source),)
 
     (draws,) = read(
-        model, coded, bank, reading, weighted=True, fill=complete(model, coded)
+        model, coded, bank, reading, n_prior=len(bank), fill=complete(model, coded)
     )
     return draws.swapaxes(0, 1)
+
+
+def _of_draws(values: Tensor, chosen: Tensor, z: Tensor) -> Tensor:
+    """What belongs to the chosen draws of each row, (rows, chosen, columns)."""
+    own = values.expand(*z.shape[:3], -1).flatten(0, 1).transpose(0, 1)
+    return own.gather(1, chosen[..., None].expand(-1, -1, own.shape[-1]))
 
 
 def _cells(terms: Terms) -> Tensor:

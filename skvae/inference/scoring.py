@@ -67,6 +67,7 @@ class Score(ABC):
     def cells(self, terms: Terms) -> Tensor:
         """The part of it that stands in single cells, (n_rows, n_columns)."""
 
+
 class LogLikelihood(Score):
     """Importance-weighted log p(x) (Burda et al., ICLR 2016), members as a mixture."""
 
@@ -134,7 +135,7 @@ def read(
     bank: np.ndarray | None,
     reading: Callable[[Terms], Sequence[Tensor]],
     *,
-    weighted: bool = False,
+    n_prior: int = 0,
     fill: np.ndarray | None = None,
 ) -> tuple[np.ndarray, ...]:
     """Read the terms of all rows with bounded extra memory.
@@ -148,9 +149,8 @@ def read(
         Draws shared by all rows; None reads the posterior mean.
     reading : callable
         Terms to tensors whose first axis is the rows'.
-    weighted : bool
-        Whether the reading weighs the draws by importance; a share of them is then of
-        the prior.
+    n_prior : int
+        Draws of the prior to add, for a reading that weighs draws by importance.
     fill : ndarray of shape (n_rows, n_columns) or None
         What the encoder sees in missing cells.
 
@@ -160,11 +160,10 @@ def read(
         What ``reading`` gave, all rows.
     """
     dtype, device = model.params.flat.dtype, model.device
-    unit, n_draws, n_prior = None, 1, 0
+    unit, n_draws = None, 1
     if bank is not None:
         unit = torch.as_tensor(bank).to(dtype=dtype, device=device)[None, :, None]
-        n_draws = len(bank)
-        n_prior = n_draws // _DEFENSIVE if weighted else 0
+        n_draws = len(bank) + n_prior
     size = max(1, _CHUNK // (n_draws * model.n_members))
     parts: list[list[np.ndarray]] = []
     for start in range(0, max(len(coded), 1), size):
@@ -190,7 +189,8 @@ def read_score(
 ) -> tuple[np.ndarray, ...]:
     """Read the terms as this score wants its draws."""
     used = bank if score.has_draws else None
-    return read(model, coded, used, reading, weighted=score.weighs_draws)
+    n_prior = len(bank) // _DEFENSIVE if score.weighs_draws else 0
+    return read(model, coded, used, reading, n_prior=n_prior)
 
 
 def score_rows(

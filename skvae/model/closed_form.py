@@ -14,15 +14,14 @@ from skvae.model.rows import Rows
 
 # Least standard deviations, in those of the column. Rounding counts between the first
 # two: below, float32 training falls apart; above, tables of few levels would score
-# worse than under factor analysis, which has no floor. In closed form float64's own
-# rounding is the limit. The last two keep a scale that depends on z from collapsing onto
-# ties.
+# worse than under factor analysis, which has no floor.
 _LEAST_SCALE, _LEAST_RESOLVED = 1e-3, 1e-2
-_LEAST_CLOSED_SCALE = 1e-8
-_LEAST_RANDOM_SCALE = 0.03
-_LEAST_NETWORK_RATIO = 0.1
 
 _CONCENTRATION_STEPS = 4
+
+# Share of a column's variance that other columns leave unexplained, below which it is
+# taken for a copy or a sum of them.
+_DEPENDENT = 1e-8
 
 # Rows from which moments of the codes are taken after training.
 _FINISHING_ROWS = 2048
@@ -38,40 +37,51 @@ class Moments:
     @classmethod
     def of(cls, values: np.ndarray, weight: np.ndarray | None) -> Moments:
         """Moments of complete rows."""
-        total = float(len(values) if weight is None else weight.sum())
-        share = np.full(len(values), 1.0 / total) if weight is None else weight / total
+        n = len(values)
+        share = np.full(n, 1.0 / n) if weight is None else weight / weight.sum()
         mean = share @ values
         centred = values - mean
-        bessel = total / max(total - 1.0, 1.0)
+        # Integer weights count as repeated rows, small ones as at least the rows there.
+        count = n if weight is None else max(n, weight.sum())
+        bessel = count / max(count - 1.0, 1.0)
         return cls(mean, (centred * (bessel * share)[:, None]).T @ centred)
 
 
-def noise_floor(
-    resolution: np.ndarray,
-    *,
-    trained: bool = True,
-    start: np.ndarray | float | None = 0.0,
-) -> np.ndarray:
-    """Least noise variance of each column, coded units.
+def noise_floor(values: np.ndarray, resolution: np.ndarray) -> np.ndarray:
+    """Least noise variance of each column of a model with networks, coded units.
 
     Rounding to steps of r adds a variance of r^2 / 12 (Sheppard's correction), so no
-    density of such a column can be sharper.
+    density of such a column can be sharper. And where a column's variance v is the work
+    of few rows, their small noise is luck: m rows that carry it,
+    ``m = sum(x^2)^2 / sum(x^4)``, leave it at least v / m^3.
 
     Parameters
     ----------
+    values : ndarray of shape (n_rows, n_columns)
     resolution : ndarray of shape (n_columns,)
-    trained : bool
-        False for a model that stays at its closed form, in float64.
-    start : ndarray, float or None
-        For a scale that depends on z: the variance it starts from; None for a random
-        start.
     """
-    if not trained:
-        return np.full(len(resolution), _LEAST_CLOSED_SCALE**2)
     floor = np.clip(resolution**2 / 12.0, _LEAST_SCALE**2, _LEAST_RESOLVED**2)
-    if start is None:
-        return np.maximum(floor, _LEAST_RANDOM_SCALE**2)
-    return np.maximum(floor, _LEAST_NETWORK_RATIO**2 * np.asarray(start))
+    square = np.square(values - values.mean(axis=0))
+    carriers = square.sum(axis=0) ** 2 / np.square(square).sum(axis=0)
+    return np.maximum(floor, square.mean(axis=0) / carriers**3)
+
+
+def dependent_columns(values: np.ndarray) -> np.ndarray:
+    """Positions of the columns that are linear in the others, up to rounding.
+
+    Their share of unexplained variance is 1 / (R^-1)_jj of the correlation matrix R.
+    Where there are no more rows than columns, the question has no answer.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows, n_columns)
+    """
+    n_rows, n_columns = values.shape
+    if n_rows <= n_columns or n_columns < 2:
+        return np.empty(0, dtype=np.intp)
+    correlation = np.corrcoef(values.T) + 1e-12 * np.eye(n_columns)
+    unexplained = 1.0 / np.diag(np.linalg.inv(correlation))
+    return np.flatnonzero(unexplained < _DEPENDENT)
 
 
 def linear_start(
@@ -90,7 +100,7 @@ def linear_start(
     as in Rousseeuw and Van Driessen, "A Fast Algorithm for the Minimum Covariance
     Determinant Estimator", 1999: each fit chooses the rows of the next.
     """
-    kept = slice(None)
+    kept: slice | np.ndarray = slice(None)
     for _ in range(_CONCENTRATION_STEPS if trim else 1):
         moments = Moments.of(values[kept], None if weight is None else weight[kept])
         if shared:
@@ -147,7 +157,7 @@ def finish_autoencoder(
     spread = covariance.diagonal(dim1=-2, dim2=-1)
     ridge = 1e-6 * spread.mean(-1, keepdim=True) + torch.finfo(dtype).tiny
     covariance = covariance + torch.diag_embed(ridge.expand_as(spread))
-    model.prior = FullNormal(mean, torch.linalg.cholesky(covariance))
+    model.prior = FullNormal(mean, torch.linalg.cholesky(covariance).contiguous())
 
     noise = (location * (1.0 - location)).mean(1)
     noise[:, scaled] = torch.as_tensor(variance)

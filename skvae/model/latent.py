@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -82,7 +82,7 @@ class Terms:
 
     @cached_property
     def log_weight(self) -> Tensor:
-        """log p(x, z) - log q(z|x), (members, draws, rows)."""
+        """Of each draw, log p(x, z) - log q(z|x): (members, draws, rows)."""
         return self.log_px.sum(-1) + self.log_pz - self.log_qz
 
     @cached_property
@@ -242,7 +242,7 @@ class LatentModel:
         """
         weight, intercept, variance = linear.posterior()
         if project:
-            weight = np.linalg.pinv(linear.loadings).T
+            weight = np.asarray(np.linalg.pinv(linear.loadings).T, dtype=np.float64)
             intercept = -linear.mean @ weight
         k, flat = self.n_components, torch.as_tensor
         self.params["encoder.path"][:] = flat(weight)
@@ -310,25 +310,33 @@ class LatentModel:
     # -- the model's answers -----------------------------------------------------
 
     def encode(
-        self, x: Tensor, *, dropout: float = 0.0, source: torch.Generator | None = None
+        self,
+        x: Tensor,
+        *,
+        dropout: float = 0.0,
+        sources: Sequence[torch.Generator] = (),
     ) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each (members, rows, components).
 
         ``x`` is (members, rows, columns) and has no missing cells.
         """
         mean, log_variance = self.encoder(
-            self.params, x, dropout=dropout, generator=source
+            self.params, x, dropout=dropout, generators=sources
         )
         log_variance = log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
         return mean, log_variance.expand_as(mean)
 
     def decode(
-        self, z: Tensor, *, dropout: float = 0.0, source: torch.Generator | None = None
+        self,
+        z: Tensor,
+        *,
+        dropout: float = 0.0,
+        sources: Sequence[torch.Generator] = (),
     ) -> Params:
         """Parameters of the cells given codes (members, draws, rows, components)."""
         members, draws, rows, _ = z.shape
         location, log_scale = self.decoder(
-            self.params, z.flatten(1, 2), dropout=dropout, generator=source
+            self.params, z.flatten(1, 2), dropout=dropout, generators=sources
         )
         location = location.view(members, draws, rows, self.n_columns)
         if "log_scale" in self.params:
@@ -347,7 +355,7 @@ class LatentModel:
         observed: Tensor | None = None,
         n_prior: int = 0,
         dropout: float = 0.0,
-        source: torch.Generator | None = None,
+        sources: Sequence[torch.Generator] = (),
     ) -> Terms:
         """Terms of coded rows.
 
@@ -365,10 +373,10 @@ class LatentModel:
             encoder misses (Hesterberg, "Weighted Average Importance Sampling and
             Defensive Mixture Distributions", 1995).
         dropout : float
-        source : torch.Generator or None
-            Of the dropout; None switches it off.
+        sources : sequence of torch.Generator
+            Of the dropout, one a member; empty switches it off.
         """
-        mean, log_variance = self.encode(x, dropout=dropout, source=source)
+        mean, log_variance = self.encode(x, dropout=dropout, sources=sources)
         if unit is None:
             unit = torch.zeros_like(mean)[:, None]
             z = mean[:, None]
@@ -379,10 +387,8 @@ class LatentModel:
             spread = unit[:, :n_prior].expand(members, -1, -1, -1)
             from_prior = self.prior.at(spread).expand(-1, -1, rows, -1)
             z = torch.cat([z, from_prior], dim=1)
-        params = self.decode(z, dropout=dropout, source=source)
-        return Terms(
-            self, x, observed, mean, log_variance, unit, n_prior, z, params
-        )
+        params = self.decode(z, dropout=dropout, sources=sources)
+        return Terms(self, x, observed, mean, log_variance, unit, n_prior, z, params)
 
     # -- state -------------------------------------------------------------------
 
@@ -436,5 +442,3 @@ class LatentModel:
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(vars(self.from_state(state["spec"], state["arrays"])))
-
-

@@ -54,6 +54,10 @@ class Likelihood(ABC):
         """One draw for each location."""
 
 
+# Of a variance: its square too is finite in float32, and no column is that noisy.
+_LARGEST_EXPONENT = 40.0
+
+
 @dataclass(frozen=True)
 class _Continuous(Likelihood):
     """A location and a scale with a floor.
@@ -72,14 +76,14 @@ class _Continuous(Likelihood):
 
     def variance(self, params: Params) -> Tensor:
         """Squared scale, coded units."""
-        return torch.exp(2.0 * params[1]) + self.floor
+        return (2.0 * params[1]).clamp_(max=_LARGEST_EXPONENT).exp_() + self.floor
 
     def mean(self, params: Params) -> Tensor:
         return params[0]
 
     def _variance_and_share(self, params: Params) -> tuple[Tensor, Tensor]:
         """Squared scale, and the share of it that is not the floor's."""
-        free = (2.0 * params[1]).exp_()
+        free = (2.0 * params[1]).clamp_(max=_LARGEST_EXPONENT).exp_()
         variance = free + self.floor
         return variance, free.div_(variance)
 

@@ -57,7 +57,9 @@ class Rows:
         missing = x.isnan()
         if bool(missing.any()):
             observed = (~missing).to(dtype)
-            seen = torch.zeros_like(x) if fill is None else as_tensor(fill, dtype, device)
+            seen = (
+                torch.zeros_like(x) if fill is None else as_tensor(fill, dtype, device)
+            )
             x = torch.where(missing, seen, x)
         if weight is None:
             return cls(x, observed)

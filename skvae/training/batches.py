@@ -16,7 +16,7 @@ from skvae._backend import generator
 from skvae.model.rows import Rows
 
 # Batches gathered at once: one gather a block instead of one a step, and memory that
-# does not grow with the table. Of wide tables fewer, so that a block stays in the cache.
+# does not grow with the table. A block of a wide table has fewer, to stay in cache.
 _BATCHES_PER_BLOCK = 32
 _CELLS_PER_BLOCK = 2**18
 
@@ -31,15 +31,15 @@ class Batch:
     weight : Tensor of shape (n_members, batch_size) or None
     unit : Tensor of shape (n_members, n_draws, batch_size, n_components) or None
         Standard normal draws; None for a model that draws nothing.
-    source : torch.Generator
-        For what is drawn inside the networks.
+    sources : list of torch.Generator
+        One a member, for what is drawn inside the networks.
     """
 
     x: Tensor
     observed: Tensor | None
     weight: Tensor | None
     unit: Tensor | None
-    source: torch.Generator
+    sources: list[torch.Generator]
 
 
 class Batches:
@@ -80,7 +80,8 @@ class Batches:
         n = len(self.rows)
         device = self.rows.x.device
         orders = [
-            torch.randperm(n, generator=generator(seed, epoch, 0)) for seed in self.seeds
+            torch.randperm(n, generator=generator(seed, epoch, 0))
+            for seed in self.seeds
         ]
         order = torch.stack(orders).to(device)
         fitting = _CELLS_PER_BLOCK // (self.batch_size * self.rows.x.shape[1])
@@ -94,7 +95,9 @@ class Batches:
             generator(seed, epoch, 1 + block, device=device) for seed in self.seeds
         ]
         x = _gather(self.rows.x, order)
-        observed = None if self.rows.observed is None else _gather(self.rows.observed, order)
+        observed = (
+            None if self.rows.observed is None else _gather(self.rows.observed, order)
+        )
         weight = None if self.rows.weight is None else _gather(self.rows.weight, order)
         unit = self._noise(order.shape[1], sources)
         for start in range(0, order.shape[1], self.batch_size):
@@ -104,7 +107,7 @@ class Batches:
                 None if observed is None else observed[:, part],
                 None if weight is None else weight[:, part],
                 None if unit is None else unit[:, :, part],
-                sources[0],
+                sources,
             )
 
     def _noise(self, n_rows: int, sources: list[torch.Generator]) -> Tensor | None:

@@ -22,6 +22,8 @@ from skvae.training.loop import SCHEDULES, Plan, train
 from skvae.training.objectives import make_objective
 from skvae.training.optimiser import Adam
 
+_LEAST_CLOSED_VARIANCE = 1e-16
+
 # Held-out rows beyond these tell nothing more about when to stop.
 _MAX_HELD_OUT = 4096
 
@@ -277,26 +279,28 @@ def make_optimiser(model: LatentModel, settings: Settings) -> Adam:
 def is_closed_form(kinds: tuple[str, ...], settings: Settings) -> bool:
     """Whether the linear start is kept: by choice or as the objective's maximum."""
     plan = settings.plan
-    return settings.start == "linear" and (
-        settings.keep_start
-        or not settings.hidden
+    at_maximum = (
+        not settings.hidden
         and settings.noise != "network"
         and set(kinds) == {"gaussian"}
         and plan.beta == 1.0
         and plan.trim == 0.0
         and settings.free_bits == 0.0
     )
+    return settings.start == "linear" and (settings.keep_start or at_maximum)
 
 
-def start_model(
-    table: CodedTable, settings: Settings, seeds: list[int]
-) -> LatentModel:
+def start_model(table: CodedTable, settings: Settings, seeds: list[int]) -> LatentModel:
     """An untrained model on the CPU, float64: linear or random start."""
     linear, resolution = None, table.resolution
     if settings.noise == "shared":
         # One noise for all columns has one floor: that of the finest column.
         resolution = (resolution * table.units).min() / table.units
-    floor = noise_floor(resolution, trained=bool(settings.hidden))
+    if settings.hidden:
+        floor = noise_floor(table.values, resolution)
+    else:
+        # The closed form is computed in float64, whose rounding is the only limit.
+        floor = np.full(len(resolution), _LEAST_CLOSED_VARIANCE)
     if settings.start == "linear":
         linear = linear_start(
             table.values,
@@ -308,9 +312,9 @@ def start_model(
             trim=settings.plan.trim,
         )
     if settings.noise == "network":
-        floor = noise_floor(
-            resolution, start=None if linear is None else linear.noise_variance
-        )
+        # A scale that depends on z must not collapse onto ties.
+        typical = 0.09 if linear is None else linear.noise_variance
+        floor = np.maximum(floor, 0.01 * typical)
     scaled = np.array([kind != "bernoulli" for kind in table.kinds], dtype=bool)
     offset = np.zeros(int(scaled.sum()))
     if settings.noise == "shared":

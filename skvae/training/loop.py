@@ -25,6 +25,8 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
 }
 
+# Standard errors of the held-out gain that training must reach to be kept.
+_EVIDENCE = 2.0
 # Draws of each held-out row; in antithetic pairs.
 _HELD_OUT_DRAWS = 2
 
@@ -92,8 +94,8 @@ def train(
     ----------
     model : LatentModel
         Its parameters end at the last step or, with ``held_out``, where the held-out
-        objective was best; where that is not better than at the start by its standard
-        error, they end where they started.
+        objective was best; where that is not better than at the start by two standard
+        errors, they end where they started.
     objective : Objective
     batches : Batches
     optimiser : Adam
@@ -132,11 +134,11 @@ def train(
         for batch in batches.epoch(epoch):
             done = step / n_steps
             beta = plan.beta * _warmth(done, plan.kl_warmup)
-            weigh = partial(_row_weights, weight=batch.weight, trim=plan.trim, done=done)
-            loss = differentiate(batch, beta, weigh)
-            optimiser.step(
-                plan.learning_rate * plan.schedule(done), plan.max_grad_norm
+            weigh = partial(
+                _row_weights, weight=batch.weight, trim=plan.trim, done=done
             )
+            loss = differentiate(batch, beta, weigh)
+            optimiser.step(plan.learning_rate * plan.schedule(done), plan.max_grad_norm)
             total += loss * batch.x.shape[1]
             step += 1
         # The one point of an epoch at which the host waits for the device.
@@ -199,7 +201,9 @@ class _Watch:
     ) -> None:
         self.model, self.objective, self.rows = model, objective, rows
         shape = (_HELD_OUT_DRAWS // 2, len(rows), model.n_components)
-        pair = torch.empty(shape).normal_(generator=generator(batches.seeds[0], 0, 0, 1))
+        pair = torch.empty(shape).normal_(
+            generator=generator(batches.seeds[0], 0, 0, 1)
+        )
         unit = torch.cat([pair, -pair])[None].to(rows.x)
         self.unit = unit if batches.n_draws else None
         self.start = self.best = model.params.flat.clone()
@@ -244,8 +248,9 @@ class _Watch:
     def restore(self, history: History) -> None:
         """Put the best parameters in place, or the first where nothing was gained."""
         gain = self.best_value - self.start_value
-        error = gain.std(1, correction=1) / math.sqrt(gain.shape[1])
-        improved = gain.mean(1) > torch.nan_to_num(error, nan=math.inf)
+        n_rows = gain.shape[1]
+        spread = gain.std(1) if n_rows > 1 else torch.full_like(gain[:, 0], math.inf)
+        improved = gain.mean(1) > _EVIDENCE * spread / math.sqrt(n_rows)
         kept = torch.where(improved[:, None], self.best, self.start)
         self.model.params.flat.copy_(kept)
         value = torch.where(improved[:, None], self.best_value, self.start_value)

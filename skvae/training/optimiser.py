@@ -90,7 +90,8 @@ class Adam:
 
     def moments(self) -> tuple[np.ndarray, np.ndarray, int]:
         """What a later optimiser needs to go on from here."""
-        return as_array(self._first), as_array(self._second), self._n_steps
+        first, second = (as_array(m).copy() for m in (self._first, self._second))
+        return first, second, self._n_steps
 
     def set_moments(self, moments: tuple[np.ndarray, np.ndarray, int]) -> None:
         """Go on from another optimiser's `moments`."""

@@ -96,7 +96,7 @@ class AutogradStep:
             batch.unit,
             observed=batch.observed,
             dropout=self.dropout,
-            source=batch.source,
+            sources=batch.sources,
         )
         losses = self.objective(terms, beta)
         weight = weigh(losses.detach())
@@ -212,12 +212,12 @@ class _Chain:
 
     def _backward_of_cells(self, weight: Tensor) -> Tensor:
         """Derivative by the code, (members, rows, components)."""
-        decoder = self.decoder
-        torch.mul(self.cells[1], weight, out=decoder.by_linear).neg_()
+        decoder, raised = self.decoder, -weight  # a likelier cell lowers the loss
+        torch.mul(self.cells[1], raised, out=decoder.by_linear)
         if "log_scale" in self.model.params:
             collected = self.gradient["log_scale"]
-            by_scale = torch.bmm(weight.mT, self.by_log_scale).neg_()
+            by_scale = torch.bmm(raised.mT, self.by_log_scale)
             collected.copy_(by_scale.sum_to_size(collected.shape))
         else:
-            torch.mul(self.by_log_scale, weight, out=decoder.by_extra).neg_()
+            torch.mul(self.by_log_scale, raised, out=decoder.by_extra)
         return decoder.backward(to_input=True)

@@ -78,7 +78,9 @@ class Record:
 def test_tasks_are_nested_and_balanced(cls: type[Estimator]) -> None:
     record = Record()
     X, y = table(), np.arange(80)
-    cls(max_iter=3, early_stopping=False, random_state=0).set_callbacks(record).fit(X, y)
+    cls(max_iter=3, early_stopping=False, random_state=0).set_callbacks(record).fit(
+        X, y
+    )
     epochs = [
         (event, f"epoch {i + 1}", i) for i in range(3) for event in ("begin", "end")
     ]
@@ -204,7 +206,7 @@ def test_scoring_monitor_does_not_crash(cls: type[Estimator]) -> None:
     assert scores[-1] == pytest.approx(estimator.score(X), rel=1e-9)
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_progress_bar_reaches_through_search_and_pipeline(
     n_jobs: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -80,9 +80,7 @@ def test_documented_defaults_are_the_defaults(cls: type[Estimator]) -> None:
 def test_every_fitted_attribute_is_documented(cls: type[Estimator]) -> None:
     fitted = cls(random_state=0, max_iter=1).fit(table())
     public = {
-        name
-        for name in vars(fitted)
-        if name.endswith("_") and not name.startswith("_")
+        name for name in vars(fitted) if name.endswith("_") and not name.startswith("_")
     }
     documented = set(entries(sections(cls.__doc__ or "")["Attributes"]))
     assert documented - {"feature_names_in_"} == public
@@ -96,7 +94,9 @@ def test_every_public_method_is_documented(cls: type[Estimator]) -> None:
         if not method.__module__.startswith("skvae"):
             continue
         parts = sections(method.__doc__ or "")
-        arguments = [key for key in inspect.signature(method).parameters if key != "self"]
+        arguments = [
+            key for key in inspect.signature(method).parameters if key != "self"
+        ]
         assert entries(parts.get("Parameters", "")) == arguments, name
         assert "Returns" in parts or name == "save", name
 
@@ -153,7 +153,9 @@ def test_random_state_may_be_a_generator(cls: type[Estimator]) -> None:
     first = cls(max_iter=2, start="random", random_state=legacy).fit(X)
     second = cls(max_iter=2, start="random", random_state=legacy).fit(X)
     assert not np.allclose(first.transform(X), second.transform(X))
-    again = cls(max_iter=2, start="random", random_state=np.random.RandomState(0)).fit(X)
+    again = cls(max_iter=2, start="random", random_state=np.random.RandomState(0)).fit(
+        X
+    )
     np.testing.assert_array_equal(again.transform(X), first.transform(X))
 
 
@@ -234,8 +236,12 @@ def test_decision_function_is_the_score_above_the_offset() -> None:
         detector = VAEAnomalyDetector(contamination=contamination, random_state=0)
         detector.fit(X)
         decision = detector.decision_function(X)
-        np.testing.assert_allclose(decision, detector.score_samples(X) - detector.offset_)
-        np.testing.assert_array_equal(detector.predict(X), np.where(decision < 0, -1, 1))
+        np.testing.assert_allclose(
+            decision, detector.score_samples(X) - detector.offset_
+        )
+        np.testing.assert_array_equal(
+            detector.predict(X), np.where(decision < 0, -1, 1)
+        )
         assert (detector.predict(X) == -1).sum() == expected
 
 

@@ -77,7 +77,9 @@ def answers(estimator: Estimator, X: NDArray[np.float64]) -> list[NDArray[Any]]:
         estimator.score_samples(X),
         estimator.explain(X),
         estimator.sample(4, random_state=0),
-        *estimator.impute(np.where(X > 1.0, np.nan, X), n_imputations=1, random_state=0),
+        *estimator.impute(
+            np.where(X > 1.0, np.nan, X), n_imputations=1, random_state=0
+        ),
         *([estimator.p_values(X)] if isinstance(estimator, VAEAnomalyDetector) else []),
     ]
 
@@ -141,9 +143,7 @@ def test_equal_fits_hash_alike(cls: type[Estimator], fit: str) -> None:
     assert joblib.hash(clone(estimator).set_params(random_state=1).fit(X)) != wanted
 
 
-def test_pipelines_with_a_memory_fit_once(
-    cls: type[Estimator], tmp_path: Path
-) -> None:
+def test_pipelines_with_a_memory_fit_once(cls: type[Estimator], tmp_path: Path) -> None:
     X = table()
     first, second = (
         make_pipeline(

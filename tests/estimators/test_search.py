@@ -33,9 +33,7 @@ def linear_gaussian(n_rows: int) -> tuple[NDArray[np.float64], float]:
 
 
 def pipeline() -> Pipeline:
-    return Pipeline(
-        [("scale", "passthrough"), ("vae", VAETransformer(random_state=0))]
-    )
+    return Pipeline([("scale", "passthrough"), ("vae", VAETransformer(random_state=0))])
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +69,10 @@ def test_best_score_is_the_held_out_log_likelihood(
 
 def test_search_refits_the_best(search: tuple[GridSearchCV, float]) -> None:
     X, truth = linear_gaussian(600)
-    assert search[0].transform(X).shape == (600, search[0].best_params_["vae__n_components"])
+    assert search[0].transform(X).shape == (
+        600,
+        search[0].best_params_["vae__n_components"],
+    )
     assert search[0].score(X) == pytest.approx(truth, abs=0.15)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from skvae.inference import scoring
 from skvae.inference.explanation import contributions
-from skvae.inference.scoring import SCORES, draw_bank, read, score_rows
+from skvae.inference.scoring import SCORES, draw_bank, read_score, score_rows
 from skvae.model.latent import LatentModel, Terms
 from skvae.model.linear import factor_analysis
 
@@ -74,8 +74,8 @@ def test_latent_term_is_shared_by_the_squared_steps(name: str, members: int) -> 
     # alone makes the code take along the encoder's linear path.
     model, X, bank = random_model(members), table(), draw_bank(32, K, 0)
     score = SCORES[name]
-    rows, cells = read(
-        model, X, bank, lambda terms: (score.rows(terms), score.cells(terms))
+    rows, cells = read_score(
+        model, X, bank, score, lambda terms: (score.rows(terms), score.cells(terms))
     )
     latent = rows - cells.sum(1)
     steps = np.zeros_like(X)
@@ -93,8 +93,8 @@ def test_where_no_cell_moves_the_code_the_shares_are_even() -> None:
     model, X, bank = random_model(), table(), draw_bank(32, K, 0)
     model.params["encoder.path"].zero_()
     score = SCORES["elbo"]
-    rows, cells = read(
-        model, X, bank, lambda terms: (score.rows(terms), score.cells(terms))
+    rows, cells = read_score(
+        model, X, bank, score, lambda terms: (score.rows(terms), score.cells(terms))
     )
     expected = cells + ((rows - cells.sum(1)) / D)[:, None]
     np.testing.assert_allclose(contributions(model, X, bank, score), expected)
@@ -107,13 +107,13 @@ def test_cells_of_the_log_likelihood_are_importance_weighted() -> None:
         # members and draws after the rows
         return terms.log_weight.permute(2, 0, 1), terms.log_px.permute(2, 0, 1, 3)
 
-    log_weight, log_px = read(model, X, bank, reading)
+    score = SCORES["log_likelihood"]
+    log_weight, log_px = read_score(model, X, bank, score, reading)
     flat = log_weight.reshape(len(X), -1)
     weight = np.exp(flat - flat.max(1, keepdims=True))
     weight /= weight.sum(1, keepdims=True)
     theirs = np.einsum("rl,rlc->rc", weight, log_px.reshape(len(X), -1, D))
-    score = SCORES["log_likelihood"]
-    (mine,) = read(model, X, bank, lambda terms: (score.cells(terms),))
+    (mine,) = read_score(model, X, bank, score, lambda t: (score.cells(t),))
     np.testing.assert_allclose(mine, theirs, rtol=1e-9)
 
 

@@ -76,7 +76,7 @@ def test_mean_is_that_of_gaussian_conditioning() -> None:
         mean, covariance = conditional(row)
         unit = np.sqrt(np.diag(covariance))
         worst = max(worst, np.abs((own[np.isnan(row)] - mean) / unit).max(initial=0.0))
-    assert worst < 0.05
+    assert worst < 0.08  # Monte-Carlo error of the worst of some 90 holes
     # and far from what the columns alone would say
     holes = np.isnan(X)
     assert np.abs(mine - linear.mean)[holes].mean() > 0.3
@@ -88,7 +88,9 @@ def test_mean_is_importance_weighted() -> None:
     model.params["encoder.path"].zero_()
     model.params["encoder.bias"].zero_()
     bank = draw_bank(256, K, 0)
-    location = linear.mean + bank @ linear.loadings.T
+    # with the draws of the prior, which repeat those of q where q is the prior
+    codes = np.concatenate([bank, bank])
+    location = linear.mean + codes @ linear.loadings.T
     std = np.sqrt(linear.noise_variance)
     mine = conditional_mean(model, X, bank)
     for row, own in zip(X, mine, strict=True):

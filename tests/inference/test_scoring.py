@@ -11,7 +11,14 @@ import torch
 from scipy import special, stats
 
 from skvae.inference import scoring
-from skvae.inference.scoring import SCORES, Score, draw_bank, read, score_rows
+from skvae.inference.scoring import (
+    SCORES,
+    Score,
+    draw_bank,
+    read,
+    read_score,
+    score_rows,
+)
 from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian, factor_analysis
 from skvae.model.priors import FullNormal
@@ -135,6 +142,27 @@ def test_log_likelihood_corrects_a_wrong_posterior() -> None:
     assert errors[2] < 2e-3
 
 
+@pytest.mark.parametrize("n", [64, 512])
+def test_row_whose_posterior_the_encoder_misses_has_its_density(n: int) -> None:
+    # Forty deviations off, every draw of q(z|x) says "impossible": some of the prior
+    # keep the answer near the truth.
+    model, linear, X = linear_model(), linear_gaussian(), gaussian_table()
+    exact = linear.log_prob(X)
+    model.params["encoder.bias"][..., :K] += 20.0
+    mine = score_rows(model, X, draw_bank(n, K, 0), SCORES["log_likelihood"])
+    blind = read(model, X, draw_bank(n, K, 0), lambda t: (t.log_weight[0].amax(0),))[0]
+    assert np.median(np.abs(blind - exact)) > 50.0
+    assert np.median(np.abs(mine - exact)) < 64.0 / n
+    # never far above: an average of densities seldom is
+    assert (mine - exact).max() < 3.0
+
+
+def test_defensive_draws_leave_the_linear_limit_close() -> None:
+    X, exact = gaussian_table(), linear_gaussian().log_prob(gaussian_table())
+    mine = score_rows(linear_model(), X, draw_bank(64, K, 0), SCORES["log_likelihood"])
+    assert np.abs(mine - exact).mean() < 0.02
+
+
 def test_elbo_lies_below_the_density_by_the_kl_of_the_posteriors() -> None:
     X, exact = gaussian_table(), linear_gaussian().log_prob(gaussian_table())
     bound = score_rows(linear_model(0.5, 0.3), X, draw_bank(4096, K, 0), SCORES["elbo"])
@@ -186,8 +214,7 @@ def test_cells_and_a_latent_term_make_the_score(name: str) -> None:
     def reading(terms: Any) -> tuple[torch.Tensor, torch.Tensor]:
         return score.rows(terms), score.cells(terms)
 
-    bank = draw_bank(32, K, 0) if score.has_draws else None
-    rows, cells = read(random_model(2), X, bank, reading)
+    rows, cells = read_score(random_model(2), X, draw_bank(32, K, 0), score, reading)
     assert cells.shape == X.shape
     assert (cells[np.isnan(X)] == 0).all()
     if name.startswith("reconstruction"):

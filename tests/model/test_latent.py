@@ -164,6 +164,37 @@ def test_log_weight_puts_the_terms_together(kwargs: dict[str, Any]) -> None:
     np.testing.assert_allclose(terms.log_weight.numpy(), theirs)
 
 
+@pytest.mark.parametrize("full_prior", [False, True])
+def test_defensive_draws_are_of_the_mixture_that_log_qz_tells(full_prior: bool) -> None:
+    model, n_prior = random_model(2), 2
+    prior_mean, cholesky = np.zeros((2, K)), np.eye(K)
+    if full_prior:
+        prior_mean = normal(2, K, seed=4).numpy()
+        cholesky = np.array([[1.5, 0.0], [0.7, 0.3]])
+        model.prior = FullNormal(
+            torch.as_tensor(prior_mean),
+            torch.as_tensor(cholesky).expand(2, K, K).contiguous(),
+        )
+    unit = normal(1, DRAWS, 1, K)  # shared by members and rows, as in scoring
+    terms = model(rows(members=2), unit, n_prior=n_prior)
+    plain = model(rows(members=2), unit)
+    z = terms.z.numpy()
+    assert z.shape == (2, DRAWS + n_prior, ROWS, K)
+    torch.testing.assert_close(terms.z[:, :DRAWS], plain.z)
+    share = n_prior / (DRAWS + n_prior)
+    std = np.exp(0.5 * terms.log_variance.numpy())
+    for member in range(2):
+        expected = prior_mean[member] + unit[0, :n_prior].numpy() @ cholesky.T
+        own = z[member, DRAWS:]
+        np.testing.assert_allclose(own, np.broadcast_to(expected, own.shape))
+        prior = stats.multivariate_normal(prior_mean[member], cholesky @ cholesky.T)
+        posterior = stats.norm(terms.mean[member].numpy(), std[member])
+        density = share * prior.pdf(z[member])
+        density += (1.0 - share) * posterior.pdf(z[member]).prod(-1)
+        mine = terms.log_qz[member].numpy()
+        np.testing.assert_allclose(mine, np.log(density), rtol=1e-8)
+
+
 def test_no_draws_means_the_posterior_mean() -> None:
     terms = random_model()(rows(), None)
     assert torch.equal(terms.z, terms.mean[:, None])

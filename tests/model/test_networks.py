@@ -171,7 +171,7 @@ def test_dropout_keeps_the_expected_hidden_units() -> None:
     n, share = 5000, 0.3
     source = torch.Generator().manual_seed(0)
     x = torch.zeros(1, n, INPUTS, dtype=torch.float64)
-    linear, _ = net(params, x, dropout=share, generator=source)
+    linear, _ = net(params, x, dropout=share, generators=[source])
     sums = linear[0, :, 0].numpy()
     # 40 kept-or-not units, each 1 / (1 - share) where kept
     variance = 40 * share / (1 - share)
@@ -185,8 +185,8 @@ def test_dropout_needs_a_generator() -> None:
     for still in (net(params, x, dropout=0.9), net(params, x)):
         for one, other in zip(still, net(params, x), strict=True):
             assert torch.equal(one, other)
-    source = torch.Generator().manual_seed(0)
-    dropped, _ = net(params, x, dropout=0.9, generator=source)
+    sources = [torch.Generator().manual_seed(member) for member in range(MEMBERS)]
+    dropped, _ = net(params, x, dropout=0.9, generators=sources)
     assert not torch.allclose(dropped, net(params, x)[0])
 
 

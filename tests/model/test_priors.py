@@ -83,6 +83,18 @@ def test_draws_have_the_distribution(name: str) -> None:
 
 
 @priors
+def test_codes_are_put_where_standard_normal_ones_belong(name: str) -> None:
+    # Deviations that are whitened to the same density again, up to the determinant.
+    prior, mean, covariance = PRIORS[name]
+    unit = np.random.default_rng(1).normal(size=(2, 5, 4, K))
+    z = prior.at(torch.as_tensor(unit)).numpy()
+    for member in range(2):
+        cholesky = np.linalg.cholesky(covariance[member])
+        expected = mean[member] + unit[member] @ cholesky.T
+        np.testing.assert_allclose(z[member], expected, rtol=1e-12, atol=1e-12)
+
+
+@priors
 def test_draws_are_those_of_the_generator(name: str) -> None:
     prior = PRIORS[name][0]
     first, again = (prior.sample((2, 1, 9, K), like(), source(4)) for _ in range(2))

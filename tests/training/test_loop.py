@@ -22,8 +22,6 @@ from skvae.training.optimiser import Adam
 
 D, K = 3, 2
 
-negative_elbo, reconstruction = NegativeElbo(), Reconstruction()
-
 ELBO, RECONSTRUCTION = NegativeElbo(), Reconstruction()
 
 # What leaves a linear model one location a column to learn.
@@ -499,7 +497,6 @@ def test_members_train_without_a_warning() -> None:
     fit(build(2), rows(table()), plan(n_epochs=1))
 
 
-@pytest.mark.filterwarnings("ignore:grad and param do not obey")  # held by the above
 @pytest.mark.parametrize(
     "how",
     [
@@ -521,7 +518,6 @@ def test_members_side_by_side_train_as_each_alone(how: dict[str, float]) -> None
         torch.testing.assert_close(own, alone.params.flat[0], rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.filterwarnings("ignore:grad and param do not obey")
 def test_each_member_ends_where_it_was_best() -> None:
     # Seeds whose best looks differ; patience is longer than the training.
     held_out, how = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from skvae.model.latent import LatentModel
-from skvae.training.batches import Batch
+from skvae.model.latent import LatentModel, Terms
+from skvae.model.networks import ACTIVATIONS
+from skvae.model.rows import Rows
+from skvae.training import loop
+from skvae.training.batches import Batch, Batches
 from skvae.training.objectives import (
     NegativeElbo,
     Objective,
     Reconstruction,
     importance_weighted,
 )
+from skvae.training.optimiser import Adam
 from skvae.training.steps import AnalyticStep, AutogradStep, choose_step
 
 D, K, ROWS = 5, 2, 6
@@ -32,6 +37,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "linear network": {"n_free_scales": None, "hidden": ()},
     "binary": {"kinds": ("bernoulli",) * D, "n_free_scales": 0},
     "real": {"kinds": ("gaussian",) * D, "n_free_scales": D, "hidden": (3, 4)},
+    "heavy-tailed": {"kinds": ("student_t",) * D, "n_free_scales": 1},
 }
 models = pytest.mark.parametrize("name", MODELS)
 
@@ -41,12 +47,12 @@ def numbers(*shape: int, seed: int) -> Tensor:
 
 
 def random_model(name: str = "column", members: int = 2, **more: Any) -> LatentModel:
-    given = {"kinds": MIXED, "hidden": (4,), **MODELS[name], **more}
+    given = {"kinds": MIXED, "hidden": (4,), "activation": "silu", **MODELS[name]}
+    given.update(more)
     n_scales = sum(kind != "bernoulli" for kind in given["kinds"])
     model = LatentModel.build(
         variance_floor=np.full(D, 1e-2),
         n_components=K,
-        activation="silu",
         n_members=members,
         scale_offset=0.1 * np.arange(float(n_scales)),
         **given,
@@ -60,8 +66,8 @@ def batch(members: int = 2, *, draws: int = 1, holes: bool = False) -> Batch:
     x[..., -2:] = (x[..., -2:] > 0).double()
     seen = (numbers(members, ROWS, D, seed=2) > -0.5).double()
     unit = numbers(members, draws, ROWS, K, seed=3) if draws else None
-    source = torch.Generator().manual_seed(0)
-    return Batch(x, seen if holes else None, None, unit, source)
+    sources = [torch.Generator().manual_seed(member) for member in range(members)]
+    return Batch(x, seen if holes else None, None, unit, sources)
 
 
 def alike(losses: Tensor) -> None:
@@ -120,6 +126,20 @@ def test_analytic_gradient_is_autograds(
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("members", [1, 3])
+def test_steps_agree_for_each_activation(activation: str, members: int) -> None:
+    model = random_model(members=members, activation=activation, hidden=(4, 3))
+    gradients = [torch.full_like(model.params.flat, torch.nan) for _ in range(2)]
+    losses = [
+        step(model, NegativeElbo(), gradient)(batch(members), 1.0, unlike)
+        for step, gradient in zip((AnalyticStep, AutogradStep), gradients, strict=True)
+    ]
+    torch.testing.assert_close(*losses, rtol=1e-10, atol=0.0)
+    # torch's softplus is a straight line from 20 on: exp(-20) is what that leaves out
+    torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8)
+
+
 @models
 @objectives
 def test_analytic_gradient_is_that_of_finite_differences(
@@ -175,7 +195,7 @@ def test_steps_do_not_remember_each_other(step: type[Any]) -> None:
         None,
         None,
         None if part.unit is None else part.unit[:, :, :2],
-        part.source,
+        part.sources,
     )
     kept(whole, 1.0, alike)
     kept(part, 0.2, alike)
@@ -219,7 +239,7 @@ def test_other_steps_are_differentiated_by_autograd(
     assert not loss.requires_grad
     assert gradient.isfinite().all()
     if dropout:
-        given.source.manual_seed(0)
+        given = batch(draws=draws)
         again = torch.empty_like(gradient)
         choose_step(model, objective, again, n_draws=draws, dropout=dropout)(
             given, 0.7, unlike
@@ -246,3 +266,87 @@ def test_steps_work_where_gradients_are_switched_off(step: type[Any]) -> None:
     with torch.no_grad():
         step(model, NegativeElbo(), gradients[1])(batch(), 1.0, alike)
     assert torch.equal(*gradients)
+
+
+# -- in the loop -----------------------------------------------------------------------
+
+
+class Unknown:
+    """An objective of which nothing but its value is known."""
+
+    def __call__(self, terms: Terms, beta: float) -> Tensor:
+        return NegativeElbo()(terms, beta)
+
+
+def test_objective_of_unknown_derivative_is_differentiated_by_autograd() -> None:
+    model = random_model()
+    gradient = torch.empty_like(model.params.flat)
+    for objective, expected in (
+        (NegativeElbo(), AnalyticStep),
+        (Unknown(), AutogradStep),
+    ):
+        step = choose_step(model, objective, gradient, n_draws=1)
+        assert type(step) is expected
+
+
+def train_one_epoch(
+    model: LatentModel,
+    objective: Objective,
+    on_epoch: Callable[..., bool] = lambda epoch, history: False,
+    **how: Any,
+) -> list[float]:
+    """A pass over a table with holes and weights; its last batch is a smaller one."""
+    rng, n_rows = np.random.default_rng(2), 300
+    x = np.tanh(rng.normal(size=(n_rows, K)) @ rng.normal(size=(K, D)))
+    x += 0.1 * rng.normal(size=x.shape)
+    x[:, -2:] = x[:, -2:] > 0
+    x[rng.uniform(size=x.shape) < 0.1] = np.nan
+    weight = rng.uniform(0.5, 1.5, size=n_rows)
+    dtype = model.params.flat.dtype
+    batches = Batches(
+        Rows.from_coded(x, dtype, torch.device("cpu"), weight),
+        batch_size=32,
+        n_draws=1,
+        n_components=K,
+        seeds=list(range(model.n_members)),
+    )
+    plan = loop.Plan(1, 3e-3, loop.SCHEDULES["cosine"], max_grad_norm=10.0, **how)
+    optimiser = Adam(model.params.flat)
+    history = loop.train(model, objective, batches, optimiser, plan, on_epoch=on_epoch)
+    return history.loss
+
+
+@pytest.mark.parametrize("name", ["shared", "column", "network"])
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("trim", [0.0, 0.05])
+def test_both_steps_train_the_same_model(name: str, members: int, trim: float) -> None:
+    start = random_model(name, members)
+    single = partial(start.to, torch.float32, torch.device("cpu"))
+    models = single(), single()
+    losses = [
+        train_one_epoch(model, objective, trim=trim)
+        for model, objective in zip(models, (NegativeElbo(), Unknown()), strict=True)
+    ]
+    one, other = (model.params.flat for model in models)
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert not torch.allclose(one, single().params.flat, atol=1e-3)
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("objective", [NegativeElbo(), Unknown()])
+def test_model_is_left_with_ordinary_tensors(objective: Objective) -> None:
+    model = random_model()
+    seen: list[bool] = []
+
+    def look(epoch: int, history: object) -> bool:
+        seen.append(model.params.flat.is_inference())
+        return False
+
+    train_one_epoch(model, objective, look)
+    assert seen == [False]
+    # A caller may go on with them: autograd, changes in place.
+    flat = model.params.flat.requires_grad_()
+    terms = model.with_params(model.params.with_flat(flat))(batch().x, None)
+    terms.log_px.sum().backward()
+    assert flat.grad is not None
+    flat.detach().add_(1.0)
