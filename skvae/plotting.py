@@ -164,7 +164,20 @@ class LatentDisplay(_Display):
         return display.plot(ax=ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
-        """Draw, on ``ax`` or a new figure; ``kwargs`` go to ``Axes.scatter``."""
+        """Draw the display.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed on to ``Axes.scatter``.
+
+        Returns
+        -------
+        self : object
+            With the attributes `ax_` and `figure_`.
+        """
         ax = self._begin(ax)
         style = {"s": 16, "linewidths": 0, **kwargs}
         kinds, counts = np.unique(self.colours, return_counts=True)
@@ -264,7 +277,20 @@ class ScoreDisplay(_Display):
         return display.plot(ax=ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
-        """Draw, on ``ax`` or a new figure; ``kwargs`` go to ``Axes.hist``."""
+        """Draw the display.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed on to ``Axes.hist``.
+
+        Returns
+        -------
+        self : object
+            With the attributes `ax_` and `figure_`.
+        """
         ax = self._begin(ax)
         low = _low_end(self.scores, self.offset)
         shown = np.maximum(self.scores, low)
@@ -394,7 +420,20 @@ class ContributionDisplay(_Display):
         return display.plot(ax=ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
-        """Draw, on ``ax`` or a new figure; ``kwargs`` go to ``Axes.barh``."""
+        """Draw the display.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed on to ``Axes.barh``.
+
+        Returns
+        -------
+        self : object
+            With the attributes `ax_` and `figure_`.
+        """
         names, lengths = self._bars()
         ax = self._begin(ax, height=1.4 + 0.3 * len(names))
         n_rows = len(self.rows)
@@ -498,9 +537,21 @@ class LossDisplay(_Display):
         return cls(loss, held_out).plot(ax=ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
-        """Draw, on ``ax`` or a new figure; ``kwargs`` go to ``Axes.plot``.
+        """Draw the display.
 
         The looks at the held-out rows are drawn evenly from the start to the last pass.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed on to ``Axes.plot``.
+
+        Returns
+        -------
+        self : object
+            With the attributes `ax_` and `figure_`.
         """
         ax = self._begin(ax)
         n_passes, n_looks = len(self.loss_curve), len(self.validation_loss)
