@@ -10,8 +10,8 @@ import torch
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-# Measured on CPUs only: below this many multiply-adds a step, starting the kernels
-# costs a GPU more than the arithmetic does.
+# Not measured: below so many multiply-adds a step, starting the kernels is expected to
+# cost a GPU more than the arithmetic.
 _DEVICE_WORK = 50_000_000
 
 
@@ -30,8 +30,18 @@ def fresh_seed(random_state: Any) -> int:
 
 def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A private generator that depends on the key alone, never on place or order."""
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    # The length too: SeedSequence pads short keys with zeros.
+    state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)[0]
     return torch.Generator(device=device).manual_seed(int(state >> np.uint64(1)))
+
+
+def sample_positions(n_rows: int, n_wanted: int, seed: int) -> np.ndarray:
+    """Positions of at most so many rows, drawn without replacement, ascending.
+
+    Drawn, because every n-th row would follow the period of a table that has one.
+    """
+    order = torch.randperm(n_rows, generator=generator(seed, 0, 0, 3))
+    return np.sort(order[:n_wanted].numpy())
 
 
 def resolve_device(name: str, work: int) -> torch.device:

@@ -20,11 +20,11 @@ from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from skvae._backend import fresh_seed
+from skvae._backend import fresh_seed, sample_positions
 from skvae._version import __version__
 from skvae.estimators._callbacks import CallbackSupportMixin, FitTask
 from skvae.estimators._parameters import CONSTRAINTS, resolve_settings
-from skvae.estimators._questions import FLOATS, Questions
+from skvae.estimators._questions import FLOATS, Questions, encode
 from skvae.inference.explanation import contributions
 from skvae.inference.scoring import draw_bank, read
 from skvae.model.closed_form import dependent_columns
@@ -38,6 +38,15 @@ from skvae.training.history import History
 _SUMMARY_ROWS = 1000
 # Burda et al. (2016) call a component active above this variance of its mean.
 _ACTIVE_VARIANCE = 0.01
+# What a fit that goes on from an earlier one can't change.
+_ARCHITECTURE = (
+    "n_components",
+    "n_members",
+    "hidden",
+    "activation",
+    "noise",
+    "variational",
+)
 # From a warning up to the caller of `fit`, past scikit-learn's wrapper.
 _CALLER = 4
 
@@ -74,6 +83,7 @@ class BaseVAE(
     _noise: ClassVar[str]
     _max_steps: ClassVar[int]
 
+    _architecture: dict[str, Any]
     n_features_in_: int
     n_iter_: int
     loss_curve_: list[float]
@@ -188,7 +198,7 @@ class BaseVAE(
             validation = None
             if X_val is not None:
                 X_val = validate_data(self, X_val, reset=False, dtype=FLOATS)
-                validation = training.schema.encode(X_val)
+                validation = encode(training.schema, X_val)
             task = FitTask(self, X, y, training.settings.plan.n_epochs)
             fit = fit_model(
                 training.coded,
@@ -211,7 +221,8 @@ class BaseVAE(
 
         The first call learns scaling and start from its rows; later calls keep them.
         There is no early stopping, and the learning rate stays at
-        `learning_rate_init`.
+        `learning_rate_init`. What is averaged over rows or set by them (`base_score_`,
+        a detector's `offset_`) is that of the latest call's.
 
         Parameters
         ----------
@@ -289,16 +300,12 @@ class BaseVAE(
             n_rows=len(table),
             n_components=self._default_components(len(active)),
             max_steps=self._max_steps,
-            noise=self._noise if self.variational else "column",
+            noise=self._noise,
         )
-        if go_on and settings.n_components != self._model.n_components:
-            raise ValueError(
-                f"To go on from an earlier fit n_components must stay at "
-                f"{self._model.n_components}, got {settings.n_components}. Set "
-                f"warm_start=False to start afresh."
-            )
+        if go_on:
+            self._check_same_architecture(settings)
         coded = CodedTable(
-            schema.encode(table),
+            encode(schema, table),
             weight,
             schema.kinds,
             scale / np.exp(np.log(scale).mean()),
@@ -306,6 +313,16 @@ class BaseVAE(
         )
         seed = fresh_seed(self.random_state)
         return Training(table, schema, container, coded, settings, seed)
+
+    def _check_same_architecture(self, settings: Settings) -> None:
+        """Going on from an earlier fit keeps the shape of the model."""
+        for name, earlier in self._architecture.items():
+            wanted = getattr(settings, name)
+            if wanted != earlier:
+                raise ValueError(
+                    f"To go on from an earlier fit {name} must stay at {earlier!r}, "
+                    f"got {wanted!r}. Set it back, or fit afresh with warm_start=False."
+                )
 
     def _learn_schema(
         self, table: np.ndarray, names: Any, weight: np.ndarray | None
@@ -366,13 +383,16 @@ class BaseVAE(
         schema, settings = training.schema, training.settings
         jacobian = float(schema.log_jacobian.sum())
         bank = draw_bank(self.n_score_samples, settings.n_components, training.seed)
-        part = slice(None, None, max(1, len(training.table) // _SUMMARY_ROWS))
-        summary = _summary(model, training.coded.values[part], bank)
+        part = sample_positions(len(training.table), _SUMMARY_ROWS, training.seed)
+        summary = _summary(model, training.coded.values[part])
         score = self._score
         contribution = np.zeros(len(schema.columns))
-        contribution[schema.active] = contributions(
-            model, training.coded.values[part], bank, score
-        ).mean(0)
+        weight = training.coded.weight
+        contribution[schema.active] = np.average(
+            contributions(model, training.coded.values[part], bank, score),
+            axis=0,
+            weights=None if weight is None else weight[part],
+        )
         if score.has_units:
             contribution[schema.active] += schema.log_jacobian
         validation = np.asarray(history.validation) + jacobian
@@ -381,6 +401,7 @@ class BaseVAE(
             "_container": training.container,
             "_model": model,
             "_bank": bank,
+            "_architecture": {name: getattr(settings, name) for name in _ARCHITECTURE},
             "_mean_contributions": contribution,
             "base_score_": float(contribution.sum()),
             "n_components_": settings.n_components,
@@ -408,12 +429,19 @@ class BaseVAE(
                 ConvergenceWarning,
                 stacklevel=_CALLER,
             )
+        likelihood = self._model.likelihood
+        scaled = np.array(likelihood.scaled, dtype=bool)
+        positions = schema.active[scaled]
+        scale = np.array([schema.columns[j].scale for j in positions])
+        noise = np.broadcast_to(self.noise_variance_, (len(schema.columns),))
+        at_floor = noise[positions] <= 1.1 * likelihood.floor.numpy()[scaled] * scale**2
         copies = schema.active[dependent_columns(training.coded.values)]
-        if len(copies):
-            named = [schema.columns[j].name or f"column {j}" for j in sorted(copies)]
+        low = np.intersect1d(positions[at_floor], copies)
+        if len(low):
+            named = [schema.columns[j].name or f"column {j}" for j in low]
             warnings.warn(
                 f"The noise of these columns is at its floor: {', '.join(named)}. They "
-                f"follow exactly from each other, and their density is as large as "
+                f"follow exactly from other columns, and their density is as large as "
                 f"that floor allows. Drop copies and sums of columns.",
                 ConvergenceWarning,
                 stacklevel=_CALLER,
@@ -463,14 +491,14 @@ class _Summary:
     noise: np.ndarray
 
 
-def _summary(model: LatentModel, coded: np.ndarray, bank: np.ndarray) -> _Summary:
+def _summary(model: LatentModel, coded: np.ndarray) -> _Summary:
     def reading(terms: Terms) -> tuple[torch.Tensor, ...]:
         variance = model.likelihood.variance(terms.params)
         if variance.shape[2] == 1:
             variance = variance.expand(-1, -1, terms.x.shape[1], -1)
         return terms.kl.mean(0), terms.mean[0], variance.mean((0, 1))
 
-    kl, mean, noise = read(model, coded, bank[:1], reading)
+    kl, mean, noise = read(model, coded, None, reading)
     return _Summary(kl.mean(0), mean.var(0), noise.mean(0))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import TransformerMixin
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skvae._backend import fresh_seed, resolve_device, scoring_dtype
@@ -20,6 +22,14 @@ from skvae.table.containers import Container
 from skvae.table.schema import Schema
 
 FLOATS = (np.float64, np.float32)
+# Scales from the centre beyond which all cells are equally far: the square of their
+# force on the fit is still finite in float32.
+_FAR = 1e10
+
+
+def encode(schema: Schema, table: np.ndarray) -> np.ndarray:
+    """Coded cells; those of extreme size are drawn in to where numbers behave."""
+    return np.clip(schema.encode(table), -_FAR, _FAR)
 
 
 class Questions(TransformerMixin):
@@ -139,7 +149,7 @@ class Questions(TransformerMixin):
         table = self._check(X)
         return float(self._scores(table, SCORES["log_likelihood"]).mean())
 
-    def elbo(self, X: Any, *, decompose: bool = False) -> Any:
+    def elbo(self, X: Any, decompose: bool = False) -> Any:
         """Evidence lower bound of log p(x), at beta = 1.
 
         Parameters
@@ -185,7 +195,7 @@ class Questions(TransformerMixin):
         """
         table = self._check(X)
         score, schema = self._score, self._schema
-        parts = schema.constant_log_mass(table)
+        parts = schema.unseen_log_mass(table)
         parts[:, schema.active] += contributions(
             self._model_for(table), self._encode(table), self._bank, score
         )
@@ -217,7 +227,7 @@ class Questions(TransformerMixin):
         return self._container.restore(self._schema.decode(coded), like=X)
 
     def impute(
-        self, X: Any, *, n_imputations: int | None = None, random_state: Any = None
+        self, X: Any, n_imputations: int | None = None, random_state: Any = None
     ) -> Any:
         """Fill the missing cells of a table.
 
@@ -272,8 +282,7 @@ class Questions(TransformerMixin):
             In the container, dtypes and units that `fit` was given.
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, got {n_samples}.")
+        check_scalar(n_samples, "n_samples", Integral, min_val=1)
         coded = sample_rows(self._model, n_samples, fresh_seed(random_state))
         return self._container.restore(self._schema.decode(coded))
 
@@ -309,7 +318,7 @@ class Questions(TransformerMixin):
         return table
 
     def _encode(self, table: np.ndarray) -> np.ndarray:
-        return self._schema.encode(table)
+        return encode(self._schema, table)
 
     def _model_for(self, table: np.ndarray) -> LatentModel:
         """The model on its device, in the precision of the question."""
@@ -322,7 +331,7 @@ class Questions(TransformerMixin):
         ).astype(np.float64)
         if score.has_units:
             rows += self._schema.log_jacobian.sum()
-        rows += self._schema.constant_log_mass(table).sum(axis=1)
+        rows += self._schema.unseen_log_mass(table).sum(axis=1)
         return rows.astype(table.dtype, copy=False)
 
     def _completed(self, X: Any, table: np.ndarray, coded: np.ndarray) -> Any:

@@ -54,21 +54,22 @@ class VAEAnomalyDetector(OutlierMixin, BaseVAE):
     likelihood_ : tuple of str of length n_features
         Kind of each column; "constant" columns are left out of the model.
     noise_variance_ : float or ndarray of shape (n_features,)
-        Noise variance of the columns in the units of X squared (its mean over
-        training rows where it depends on the code); one number for noise="shared", NaN
-        for 0/1 columns.
+        Noise variance of the columns in the units of X squared, for Student's t the
+        squared scale (its mean over training rows where it depends on the code); one
+        number for noise="shared", NaN for 0/1 columns.
     kl_per_component_ : ndarray of shape (n_components,)
         Mean KL divergence of each component from the prior over training rows, nats.
     n_active_components_ : int
         Components whose posterior mean varies over the rows (variance above 0.01).
     loss_curve_ : list of float
-        Mean training loss of each pass, nats a row, in the units of X.
+        Mean training loss of each pass, nats a row, in the units of X; empty where the
+        closed form was kept without training.
     validation_scores_ : list of float
         Held-out objective at each look, nats a row; the first is that of the start.
     best_validation_score_ : float or None
-        The largest; None where nothing was held out.
+        That of the parameters that were kept; None where nothing was held out.
     base_score_ : float
-        Mean score of training rows, to which `explain` refers.
+        Mean score of (at most 1000) training rows, to which `explain` refers.
     n_iter_ : int
         Passes over the rows.
     device_ : str
@@ -235,8 +236,9 @@ class VAEAnomalyDetector(OutlierMixin, BaseVAE):
         Returns
         -------
         p_values : ndarray of shape (n_samples,)
-            Conformal, against the rows that training held out (all training rows where
-            there were none): small for outliers, never 0.
+            Against the rows that training held out (all training rows where there were
+            none): small for outliers, never 0. Conformal but for what these rows told
+            the scaling and the linear start.
         """
         check_is_fitted(self)
         return conformal_p_values(self.score_samples(X), self._calibration)

@@ -17,8 +17,9 @@ def contributions(
 
     A column's part is its own cell's plus a share of the latent term (what the score
     holds beyond the cells: the price of an unusual code). That term is shared out in
-    proportion to the squared length of the step that the cell alone makes the code
-    take along the encoder's linear path; in equal parts where no cell moves it.
+    proportion to the squared length of the step that the cell, set against the expected
+    one at z = 0, makes the code take along the encoder's linear path; in equal parts
+    where no cell moves it.
 
     Returns
     -------
@@ -37,8 +38,10 @@ def contributions(
 
 def _shares(terms: Terms) -> Tensor:
     """Share of each column in the latent term, (n_rows, n_columns), sums to one."""
-    path = terms.model.params["encoder.path"].square().sum(-1)
-    move = (terms.x.square() * path[:, None]).mean(0)
+    model = terms.model
+    path = model.params["encoder.path"].square().sum(-1)
+    origin = model.prior_mean_row()[:, None]
+    move = ((terms.x - origin).square() * path[:, None]).mean(0)
     if terms.observed is not None:
         move = move * terms.observed[0]
     total = move.sum(-1, keepdim=True)

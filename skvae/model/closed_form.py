@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from skvae._backend import sample_positions
 from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian, factor_analysis, probabilistic_pca
 from skvae.model.priors import FullNormal
@@ -47,20 +48,26 @@ class Moments:
         return cls(mean, (centred * (bessel * share)[:, None]).T @ centred)
 
 
-def noise_floor(values: np.ndarray, resolution: np.ndarray) -> np.ndarray:
+def noise_floor(
+    values: np.ndarray, resolution: np.ndarray, *, robust: bool
+) -> np.ndarray:
     """Least noise variance of each column of a model with networks, coded units.
 
-    Rounding to steps of r adds a variance of r^2 / 12 (Sheppard's correction), so no
-    density of such a column can be sharper. And where a column's variance v is the work
-    of few rows, their small noise is luck: m rows that carry it,
-    ``m = sum(x^2)^2 / sum(x^4)``, leave it at least v / m^3.
+    Rounding to steps of r adds a variance of r^2 / 12 (Sheppard's correction); the
+    floor is that, held between two bounds. And where a column's variance v is the work
+    of few rows, their small noise is luck: with ``m = sum(x^2)^2 / sum(x^4)`` rows that
+    carry it, the floor is at least v / m^3 (a rule of thumb).
 
     Parameters
     ----------
     values : ndarray of shape (n_rows, n_columns)
     resolution : ndarray of shape (n_columns,)
+    robust : bool
+        Whether odd rows are left out of the fit, and have no say here either.
     """
     floor = np.clip(resolution**2 / 12.0, _LEAST_SCALE**2, _LEAST_RESOLVED**2)
+    if robust:
+        return floor
     square = np.square(values - values.mean(axis=0))
     carriers = square.sum(axis=0) ** 2 / np.square(square).sum(axis=0)
     return np.maximum(floor, square.mean(axis=0) / carriers**3)
@@ -132,10 +139,10 @@ def finish_autoencoder(
     residuals, the prior the normal density of the training codes, and the posterior
     variance that of the decoder's linearisation at the codes.
     """
-    step = max(1, len(values) // _FINISHING_ROWS)
+    chosen = sample_positions(len(values), _FINISHING_ROWS, 0)
     dtype, device = model.params.flat.dtype, model.device
-    part = None if weight is None else weight[::step]
-    rows = Rows.from_coded(values[::step], dtype, device, part)
+    part = None if weight is None else weight[chosen]
+    rows = Rows.from_coded(values[chosen], dtype, device, part)
     x = rows.x.expand(model.n_members, -1, -1)
     share = torch.full_like(x[0, :, :1], 1.0 / len(rows))
     if rows.weight is not None:
@@ -145,7 +152,7 @@ def finish_autoencoder(
     scaled = torch.tensor(model.likelihood.scaled)
     residual = ((x - location).square() * share).sum(1).mean(0)
     variance = residual[scaled].numpy() + model.likelihood.floor[scaled].numpy()
-    if "log_scale" in model.params and model.params["log_scale"].shape[-1] == 1:
+    if len(variance) and model.params["log_scale"].shape[-1] == 1:
         own = units[scaled.numpy()]
         variance = (variance * own**2).mean() / own**2
     model.set_noise(variance)
@@ -171,3 +178,6 @@ def finish_autoencoder(
         slope = (up - down)[:, 0] / (2.0 * step_size).clamp(min=1e-30)
         precision[:, j] += ((slope.square() * share).sum(1) / noise).sum(-1)
     model.params["encoder.bias"][:, 0, model.n_components :] = -precision.log()
+    if "encoder.head" in model.params:
+        # Never trained: without this a random start's would stay random.
+        model.params["encoder.head"][..., model.n_components :] = 0.0

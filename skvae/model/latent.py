@@ -269,6 +269,8 @@ class LatentModel:
         variance : ndarray of shape (n_scales,)
             Coded units; the floor is part of it.
         """
+        if not self.likelihood.n_scales:
+            return
         scaled = torch.tensor(self.likelihood.scaled)
         free = torch.as_tensor(variance) - self.likelihood.floor[scaled]
         # At the floor nothing is left for the learned part: make it negligible.
@@ -301,8 +303,14 @@ class LatentModel:
                     rates[f"{name}.{part}"][..., :width] *= scale
         return rates.flat
 
+    @torch.no_grad()
+    def prior_mean_row(self) -> Tensor:
+        """Expected cells at z = 0, (members, columns)."""
+        zero = self.params.flat.new_zeros(self.n_members, 1, 1, self.n_components)
+        return self.likelihood.mean(self.decode(zero))[:, 0, 0]
+
     def start_noise(self) -> Tensor:
-        """Variance of the scaled columns at z = 0, ... (members, 1, n_scales)."""
+        """Variance of the scaled columns at z = 0, (members, 1, n_scales)."""
         zero = self.params.flat.new_zeros(self.n_members, 1, 1, self.n_components)
         with torch.no_grad():
             return self.likelihood.variance(self.decode(zero))[:, 0]

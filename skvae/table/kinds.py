@@ -111,7 +111,7 @@ class _Binary(Coding):
         return np.zeros_like(statistics.mean), np.ones_like(statistics.mean)
 
     def encode(self, x: Array, centre: Array, scale: Array) -> Array:
-        return x
+        return np.clip(np.rint(x), 0.0, 1.0)  # of values never seen, the nearer one
 
     def decode(self, coded: Array, centre: Array, scale: Array) -> Array:
         return coded

@@ -234,22 +234,26 @@ class Schema:
             table[:, group.place] = group.coding.decode(y, group.centre, group.scale)
         return table
 
-    def constant_log_mass(self, X: npt.ArrayLike) -> Array:
-        """Return the log-mass of the cells of constant columns, shape (n, d).
+    def unseen_log_mass(self, X: npt.ArrayLike) -> Array:
+        """Return the log-mass of cells that their column never showed, shape (n, d).
 
-        Zero where a cell is missing, equals the constant up to rounding, or lies in
-        a column that is coded. Elsewhere minus the logarithm of the distance in
-        units of that rounding: finite, growing with the distance, and the same in
-        any unit of a constant other than 0.
+        Such are the cells that differ from a constant column's value, and those of a
+        0/1 column that are neither: minus the logarithm of their distance in units of
+        rounding, finite, growing with the distance, and the same in any unit of a
+        constant other than 0. Zero for all other cells and where a cell is missing.
         """
         table = self._checked(X, len(self.columns), "A table")
         mass = np.zeros(table.shape)
-        fixed = np.setdiff1d(np.arange(len(self.columns)), self.active)
-        centre, scale = self._centre[fixed], self._scale[fixed]
+        kinds = np.array([column.kind for column in self.columns])
+        at = np.flatnonzero(np.isin(kinds, ("constant", "bernoulli")))
+        x = table[:, at].astype(np.float64)
+        binary = kinds[at] == "bernoulli"
+        known = np.where(binary, np.clip(np.rint(x), 0.0, 1.0), self._centre[at])
         # A constant learned in float64 is met by its float32 neighbour too.
-        equal = np.maximum(scale, tolerance(centre, relative_rounding(table.dtype)))
-        distance = np.abs(table[:, fixed].astype(np.float64) - centre)
-        mass[:, fixed] = np.log(equal) - np.log(np.fmax(distance, equal))
+        rounding = relative_rounding(table.dtype)
+        equal = tolerance(np.where(binary, 1.0, self._centre[at]), rounding)
+        equal = np.where(binary, equal, np.maximum(self._scale[at], equal))
+        mass[:, at] = np.log(equal) - np.log(np.fmax(np.abs(x - known), equal))
         return mass
 
     @cached_property

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from skvae._backend import generator
+from skvae._backend import as_array, generator
 from skvae.model.closed_form import (
     finish_autoencoder,
     linear_start,
@@ -100,7 +100,7 @@ class CodedTable:
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained model (float64, CPU or device) and how it got there.
+    """A trained model (float64, on the CPU) and how it got there.
 
     Attributes
     ----------
@@ -201,7 +201,13 @@ def partial_fit_model(
     optimiser = make_optimiser(model, settings)
     if moments is not None:
         optimiser.set_moments(moments)
-    one_pass = replace(settings.plan, n_epochs=1, schedule=SCHEDULES["constant"])
+    one_pass = replace(
+        settings.plan,
+        n_epochs=1,
+        schedule=SCHEDULES["constant"],
+        kl_warmup=settings.plan.kl_warmup if n_epochs == 0 else 0.0,
+        trim_from=settings.plan.trim_from if n_epochs == 0 else 0.0,
+    )
     history = train_model(
         model,
         table,
@@ -229,6 +235,10 @@ def train_model(
     on_epoch: Callable[[LatentModel, History], bool] = lambda model, history: False,
 ) -> History:
     """Train a model of the settings' device and precision in place."""
+    if not settings.variational:
+        # A plain auto-encoder minimises the squared error in coded units: unit noise.
+        floor = as_array(model.likelihood.floor)
+        model.set_noise(1.0 + floor[np.array(model.likelihood.scaled)])
     dtype, device = model.params.flat.dtype, model.device
     batches = Batches(
         Rows.from_coded(table.values, dtype, device, table.weight),
@@ -297,9 +307,9 @@ def start_model(table: CodedTable, settings: Settings, seeds: list[int]) -> Late
         # One noise for all columns has one floor: that of the finest column.
         resolution = (resolution * table.units).min() / table.units
     if settings.hidden:
-        floor = noise_floor(table.values, resolution)
+        floor = noise_floor(table.values, resolution, robust=settings.plan.trim > 0.0)
     else:
-        # The closed form is computed in float64, whose rounding is the only limit.
+        # The closed form is fitted in float64, whose rounding is the only limit.
         floor = np.full(len(resolution), _LEAST_CLOSED_VARIANCE)
     if settings.start == "linear":
         linear = linear_start(
@@ -334,9 +344,6 @@ def start_model(table: CodedTable, settings: Settings, seeds: list[int]) -> Late
     model.start_random(seeds, network_only=linear is not None)
     if linear is not None:
         model.start_linear(linear, project=not settings.variational)
-    if not settings.variational:
-        # A plain auto-encoder minimises the error in coded units: unit noise.
-        model.set_noise(1.0 + floor[scaled])
     return model
 
 

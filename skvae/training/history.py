@@ -19,9 +19,9 @@ class History:
     n_epochs : int
         Passes over the rows.
     best : float or None
-        Largest held-out objective.
+        Held-out objective of the parameters that were kept.
     improved : bool
-        Whether training ended better than it began, by more than the standard error
+        Whether training ended better than it began, by more than two standard errors
         of the held-out rows' gain; True where nothing was held out.
     stopped : str
         Why it ended: "max_iter", "no_change", "max_time" or "callback".

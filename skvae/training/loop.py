@@ -51,7 +51,10 @@ class Plan:
         Share of the steps over which that weight rises from zero.
     dropout : float
     trim : float
-        Share of the worst rows that each step leaves out, after a tenth of the steps.
+        Share of the worst rows that each step leaves out.
+    trim_from : float
+        Share of the steps before that begins: until the model knows the table, "worst"
+        only means far from the start.
     max_grad_norm : float or None
     look_every : int
         Steps between looks at the held-out rows, at least; looks are at epoch ends.
@@ -69,6 +72,7 @@ class Plan:
     kl_warmup: float = 0.0
     dropout: float = 0.0
     trim: float = 0.0
+    trim_from: float = 0.1
     max_grad_norm: float | None = None
     look_every: int = 1
     patience: int = 10
@@ -135,7 +139,9 @@ def train(
             done = step / n_steps
             beta = plan.beta * _warmth(done, plan.kl_warmup)
             weigh = partial(
-                _row_weights, weight=batch.weight, trim=plan.trim, done=done
+                _row_weights,
+                weight=batch.weight,
+                trim=plan.trim if done >= plan.trim_from else 0.0,
             )
             loss = differentiate(batch, beta, weigh)
             optimiser.step(plan.learning_rate * plan.schedule(done), plan.max_grad_norm)
@@ -164,13 +170,9 @@ def _warmth(done: float, kl_warmup: float) -> float:
     return min(1.0, done / kl_warmup) if kl_warmup else 1.0
 
 
-def _row_weights(
-    losses: Tensor, weight: Tensor | None, trim: float, done: float
-) -> Tensor | None:
+def _row_weights(losses: Tensor, weight: Tensor | None, trim: float) -> Tensor | None:
     """Weight of each row's loss in this step, (members, rows)."""
-    # The first steps see every row: before the model knows the table, "worst" only
-    # means far from the start.
-    if not trim or done < 0.1:
+    if not trim:
         return weight
     n_kept = 1 + int((1.0 - trim) * (losses.shape[1] - 1))
     worst_kept, _ = losses.kthvalue(n_kept, dim=1, keepdim=True)

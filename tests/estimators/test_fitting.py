@@ -163,7 +163,7 @@ def test_dropout_is_for_training_only(cls: type[Estimator]) -> None:
 def test_activations_learn_a_curve(activation: str) -> None:
     X = curved()
     vae = VAETransformer(1, activation=activation, early_stopping=False)
-    vae.set_params(random_state=0, max_iter=40, learning_rate_init=0.01).fit(X)
+    vae.set_params(random_state=0, max_iter=120, learning_rate_init=0.01).fit(X)
     assert vae.score(X) > PCA(1).fit(X).score(X) + 0.2
 
 
@@ -188,7 +188,7 @@ def test_column_noise_without_networks_is_factor_analysis() -> None:
     # Up to the divisor of the covariance, n or n - 1.
     np.testing.assert_allclose(vae.noise_variance_, analysis.noise_variance_, rtol=3e-3)
     np.testing.assert_allclose(
-        vae.score_samples(X), analysis.score_samples(X), rtol=6e-3
+        vae.score_samples(X), analysis.score_samples(X), rtol=1e-2
     )
 
 

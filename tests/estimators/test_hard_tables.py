@@ -372,3 +372,12 @@ def test_no_other_warning_on_the_way() -> None:
             X = plain(200, 6)
             estimator = cls(n_components=1, random_state=0).fit(X)
             ask_everything(estimator, X)
+
+
+@pytest.mark.parametrize("size", [1e3, 1e9, 1e20, 1e90])
+def test_one_extreme_cell_hides_no_other_outlier(size: float) -> None:
+    X = np.random.default_rng(1).normal(size=(600, 4))
+    X[50, 2], X[7, 2] = 12.0, size
+    detector = VAEAnomalyDetector(random_state=0).fit(X)
+    assert list(np.argsort(detector.score_samples(X))[:2]) == [7, 50]
+    assert list(detector.predict(X)[[7, 50]]) == [-1, -1]

@@ -80,10 +80,11 @@ def test_latent_term_is_shared_by_the_squared_steps(name: str, members: int) -> 
     latent = rows - cells.sum(1)
     steps = np.zeros_like(X)
     path = model.params["encoder.path"].numpy()
+    origin = model.prior_mean_row().numpy()  # what is expected at z = 0
     for j in range(D):
-        only = np.zeros_like(X)
-        only[:, j] = X[:, j]
-        steps[:, j] = np.mean([(only @ own) ** 2 for own in path], axis=0).sum(1)
+        only = np.zeros((len(path), *X.shape))
+        only[..., j] = X[:, j] - origin[:, [j]]
+        steps[:, j] = ((only @ path) ** 2).sum(-1).mean(0)
     shares = steps / steps.sum(1, keepdims=True)
     parts = contributions(model, X, bank, score)
     np.testing.assert_allclose(parts, cells + latent[:, None] * shares, rtol=1e-9)

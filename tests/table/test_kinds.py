@@ -107,7 +107,7 @@ def test_a_spread_of_rounding_is_a_constant(column: np.ndarray, constant: bool) 
     assert (schema.columns[0].kind == "constant") == constant
     assert len(schema.active) == 1 - constant
     if constant:
-        np.testing.assert_array_equal(schema.constant_log_mass(column[:, None]), 0.0)
+        np.testing.assert_array_equal(schema.unseen_log_mass(column[:, None]), 0.0)
         assert schema.encode(column[:, None]).shape == (len(column), 0)
         back = schema.decode(np.empty((2, 0)))
         np.testing.assert_allclose(back, np.nanmean(column), rtol=1e-6)
@@ -121,9 +121,10 @@ def test_weight_zero_can_make_a_constant() -> None:
 
 def test_every_kind_inverts_its_coding() -> None:
     rng = np.random.default_rng(9)
-    x = rng.normal(size=(6, 2))
+    real, binary = rng.normal(size=(6, 2)), rng.integers(0, 2, size=(6, 2)) + 0.0
     centre, scale = rng.normal(size=2), rng.exponential(size=2)
     for kind, coding in KINDS.items():
+        x = binary if kind == "bernoulli" else real
         coded = coding.encode(x, centre, scale)
         back = coding.decode(coded, centre, scale)
         np.testing.assert_allclose(back, x, rtol=1e-13, err_msg=kind)

@@ -70,7 +70,7 @@ def test_hash_and_pickle_tell_the_value_alone(scaling: str) -> None:
     used, fresh = (Schema.learn(X, names="abcdef", scaling=scaling) for _ in range(2))
     plain = pickle.dumps(fresh)
     before = joblib.hash(used)
-    used.constant_log_mass(used.decode(used.encode(X)))
+    used.unseen_log_mass(used.decode(used.encode(X)))
     assert used.log_jacobian.size
     assert pickle.dumps(used) == plain
     loaded = pickle.loads(plain)
@@ -183,9 +183,20 @@ def test_log_jacobian_is_the_derivative_of_encode() -> None:
     slope = (schema.encode(X + step) - schema.encode(X)) / step[schema.active]
     masses = np.array(schema.kinds) == "bernoulli"
     np.testing.assert_allclose(
-        np.log(slope)[:, ~masses].mean(axis=0), schema.log_jacobian[~masses], rtol=1e-9
+        np.log(slope[:, ~masses]).mean(axis=0), schema.log_jacobian[~masses], rtol=1e-9
     )
     np.testing.assert_array_equal(schema.log_jacobian[masses], 0.0)
+
+
+def test_values_that_a_binary_column_never_showed_are_the_nearer_one_and_cost() -> None:
+    schema = Schema.learn(np.array([[0.0], [1.0], [1.0]]))
+    X = np.array([[0.0], [1.0], [np.nan], [0.4], [9.0], [-1e6]])
+    np.testing.assert_array_equal(schema.encode(X), [[0], [1], [np.nan], [0], [1], [0]])
+    mass = schema.unseen_log_mass(X)[:, 0]
+    np.testing.assert_array_equal(mass[:3], 0.0)
+    assert mass[3] < -30.0
+    assert mass[5] < mass[4] < mass[3]
+    assert np.isfinite(mass).all()
 
 
 def test_kinds_places_and_bounds_of_a_mixed_table() -> None:
@@ -230,7 +241,7 @@ def test_merged_statistics_make_the_schema_of_the_whole() -> None:
         np.testing.assert_allclose(one.encode(X), whole.encode(X), atol=1e-11)
 
 
-@pytest.mark.parametrize("method", ["encode", "decode", "constant_log_mass"])
+@pytest.mark.parametrize("method", ["encode", "decode", "unseen_log_mass"])
 @pytest.mark.parametrize("shape", [(3,), (4, 7), (4, 1)])
 def test_other_shapes_are_refused(method: str, shape: tuple[int, ...]) -> None:
     schema = Schema.learn(mixed_table())
@@ -245,15 +256,15 @@ def test_mass_off_a_constant_falls_with_the_distance(value: float) -> None:
     unit = abs(value) or 1.0
     away = np.array([0.0, 1e-12, 1e-6, 1.0, 1e6, 1e200]) * unit
     test = np.column_stack([value + away, away])
-    mass = schema.constant_log_mass(test)
+    mass = schema.unseen_log_mass(test)
     assert mass[0, 0] == 0.0
     assert np.all(np.diff(mass[:, 0]) < 0)
     assert np.isfinite(mass).all()
     np.testing.assert_array_equal(mass[:, 1], 0.0)
     # The other side is as far; ten times farther is log(10) less.
-    mirrored = schema.constant_log_mass(np.column_stack([value - away, away]))
+    mirrored = schema.unseen_log_mass(np.column_stack([value - away, away]))
     np.testing.assert_allclose(mirrored, mass, rtol=1e-4)
-    tenfold = schema.constant_log_mass(np.column_stack([value + 10 * away, away]))
+    tenfold = schema.unseen_log_mass(np.column_stack([value + 10 * away, away]))
     np.testing.assert_allclose(tenfold[2:, 0], mass[2:, 0] - np.log(10), rtol=1e-9)
 
 
@@ -262,22 +273,22 @@ def test_every_row_of_the_table_has_the_mass_of_its_constants() -> None:
     x[3] += 0.01  # many units in the last place, but the spread is rounding
     schema = Schema.learn(x)
     assert schema.columns[0].kind == "constant"
-    np.testing.assert_array_equal(schema.constant_log_mass(x), 0.0)
+    np.testing.assert_array_equal(schema.unseen_log_mass(x), 0.0)
 
 
 def test_mass_of_a_hole_and_of_the_float32_neighbour_is_one() -> None:
     schema = Schema.learn(np.full((5, 1), 0.1))
-    assert schema.constant_log_mass([[NAN]])[0, 0] == 0.0
-    assert schema.constant_log_mass(np.full((1, 1), 0.1, np.float32))[0, 0] == 0.0
-    assert schema.constant_log_mass(np.full((1, 1), np.float32(0.1), float))[0, 0] < 0
+    assert schema.unseen_log_mass([[NAN]])[0, 0] == 0.0
+    assert schema.unseen_log_mass(np.full((1, 1), 0.1, np.float32))[0, 0] == 0.0
+    assert schema.unseen_log_mass(np.full((1, 1), np.float32(0.1), float))[0, 0] < 0
 
 
 @given(tables(), st.floats(1e-6, 1e6))
 def test_mass_is_the_same_in_any_unit(X: np.ndarray, unit: float) -> None:
     X = np.column_stack([X, np.full(len(X), 3.0)])
     one, other = Schema.learn(X), Schema.learn(X * 2.0**10)
-    found = other.constant_log_mass((X + unit) * 2.0**10)[:, -1]
-    np.testing.assert_allclose(found, one.constant_log_mass(X + unit)[:, -1])
+    found = other.unseen_log_mass((X + unit) * 2.0**10)[:, -1]
+    np.testing.assert_allclose(found, one.unseen_log_mass(X + unit)[:, -1])
 
 
 def test_rows_are_coded_by_themselves() -> None:
