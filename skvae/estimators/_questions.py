@@ -249,8 +249,9 @@ class Questions(TransformerMixin):
 
         Notes
         -----
-        Importance weighting over draws from the encoder (Mattei and Frellsen,
-        "MIWAE", ICML 2019); joint draws by sampling-importance-resampling.
+        Importance weighting (Mattei and Frellsen, "MIWAE", ICML 2019) over draws around
+        the most probable code given the observed cells; joint draws by
+        sampling-importance-resampling.
         """
         table = self._check(X, finite="allow-nan")
         model, coded = self._model_for(table), self._encode(table)

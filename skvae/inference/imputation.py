@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae._backend import as_array, generator
+from skvae._backend import as_array, as_tensor, generator
 from skvae.model.latent import LatentModel
 from skvae.model.likelihoods import Params
 from skvae.model.priors import StandardNormal
@@ -103,14 +103,14 @@ def _read(
 ) -> np.ndarray:
     """Read the draws of all rows with bounded extra memory."""
     dtype, device = model.params.flat.dtype, model.device
-    noise = torch.as_tensor(bank).to(dtype=dtype, device=device)
+    noise = as_tensor(bank, dtype, device)
     n_decoded = max(len(bank), 2 * model.n_components) * model.n_members
     size = max(1, _CHUNK // n_decoded)
     parts = []
     for start in range(0, len(coded), size):
         part = coded[start : start + size]
-        seen = torch.as_tensor(~np.isnan(part)).to(dtype=dtype, device=device)
-        x = torch.as_tensor(np.nan_to_num(part)).to(dtype=dtype, device=device)
+        seen = as_tensor(~np.isnan(part), dtype, device)
+        x = as_tensor(np.nan_to_num(part), dtype, device)
         parts.append(as_array(reading(_draw(model, x, seen, noise))))
     return np.concatenate(parts)
 

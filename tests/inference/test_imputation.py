@@ -79,10 +79,10 @@ def test_mean_under_another_prior_is_that_of_its_gaussian() -> None:
     model, linear, X = linear_model(), linear_gaussian(), holed()
     centre, factor = np.array([0.5, -1.0]), np.array([[2.0, 0.0], [1.0, 0.3]])
     model.prior = FullNormal(torch.tensor(centre)[None], torch.tensor(factor)[None])
+    loadings, noise = linear.loadings @ factor, linear.noise_variance
+    _, _, turned = np.linalg.svd(loadings / np.sqrt(noise)[:, None])
     moved = LinearGaussian(
-        linear.mean + linear.loadings @ centre,
-        linear.loadings @ factor,
-        linear.noise_variance,
+        linear.mean + linear.loadings @ centre, loadings @ turned.T, noise
     )
     mine = conditional_mean(model, X, draw_bank(512, K, 0))
     for row, own in zip(X, mine, strict=True):
