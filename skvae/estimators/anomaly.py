@@ -49,35 +49,7 @@ class VAEAnomalyDetector(OutlierMixin, BaseVAE):
     ----------
     offset_ : float
         Threshold of `score_samples`: rows below it are outliers.
-    n_components_ : int
-        Number of components of the code.
-    likelihood_ : tuple of str of length n_features
-        Kind of each column; "constant" columns are left out of the model.
-    noise_variance_ : float or ndarray of shape (n_features,)
-        Noise variance of the columns in the units of X squared, for Student's t the
-        squared scale (its mean over training rows where it depends on the code); one
-        number for noise="shared", NaN for 0/1 columns.
-    kl_per_component_ : ndarray of shape (n_components,)
-        Mean KL divergence of each component from the prior over training rows, nats.
-    n_active_components_ : int
-        Components whose posterior mean varies over the rows (variance above 0.01).
-    loss_curve_ : list of float
-        Mean training loss of each pass, nats a row, in the units of X; empty where the
-        closed form was kept without training.
-    validation_scores_ : list of float
-        Held-out objective at each look, nats a row; the first is that of the start.
-    best_validation_score_ : float or None
-        That of the parameters that were kept; None where nothing was held out.
-    base_score_ : float
-        Mean score of (at most 1000) training rows, to which `explain` refers.
-    n_iter_ : int
-        Passes over the rows.
-    device_ : str
-        Where the model runs.
-    n_features_in_ : int
-        Number of columns of the table.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the columns, where all are strings.
+    {attributes}
 
     See Also
     --------
