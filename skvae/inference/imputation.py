@@ -10,15 +10,13 @@ import torch
 from torch import Tensor
 
 from skvae._backend import as_array, as_tensor, generator
+from skvae.inference.scoring import DEFENSIVE
 from skvae.model.latent import LatentModel
 from skvae.model.likelihoods import Params
-from skvae.model.priors import StandardNormal
+from skvae.model.priors import StandardNormal, defensive_log_prob
 
 # Steps to the mode of p(z | observed cells); the first is exact where all is linear.
 _NEWTON_STEPS = 8
-
-# One draw of the prior for so many of the proposal.
-_DEFENSIVE = 8
 
 # Draws decoded at once, all rows and members together.
 _CHUNK = 2**13
@@ -118,14 +116,12 @@ def _read(
 def _draw(model: LatentModel, x: Tensor, seen: Tensor, noise: Tensor) -> _Drawn:
     """Weighted draws given the observed cells of x, (rows, columns).
 
-    Some are of the prior, which bounds the weights where the posterior is no Gaussian
-    (Hesterberg, "Weighted Average Importance Sampling and Defensive Mixture
-    Distributions", 1995).
+    Some are of the prior, which bounds the weights where the posterior is no Gaussian.
     """
     mode, factor = _proposal(model, x, seen)
     spread = torch.linalg.solve_triangular(factor.mT, noise.T, upper=True)
     unit = mode[:, None] + spread.movedim(-1, 1)
-    n_prior = -(-len(noise) // _DEFENSIVE)
+    n_prior = -(-len(noise) // DEFENSIVE)
     from_prior = noise[:n_prior, None].expand(len(unit), -1, len(x), -1)
     unit = torch.cat([unit, from_prior], dim=1)
     params = model.decode(model.prior.at(unit))
@@ -133,10 +129,7 @@ def _draw(model: LatentModel, x: Tensor, seen: Tensor, noise: Tensor) -> _Drawn:
     log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     whitened = torch.einsum("mrji,mlrj->mlri", factor, unit - mode[:, None])
     log_qu = StandardNormal().log_prob(whitened) + log_det[:, None]
-    share = n_prior / unit.shape[1]
-    log_qu = torch.logaddexp(
-        log_qu + float(np.log1p(-share)), log_pu + float(np.log(share))
-    )
+    log_qu = defensive_log_prob(log_qu, log_pu, n_prior / unit.shape[1])
     log_px = (model.likelihood.log_prob(params, x) * seen).sum(-1)
     weight = (log_px + log_pu - log_qu).flatten(0, 1).softmax(0)
     return _Drawn(unit, params, weight)

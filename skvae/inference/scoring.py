@@ -24,7 +24,7 @@ from skvae.model.rows import Rows
 # for starting the kernels.
 _CHUNK = 4096
 # For every so many draws there is one of the prior more where draws are weighted.
-_DEFENSIVE = 8
+DEFENSIVE = 8
 
 
 def draw_bank(n_draws: int, n_components: int, seed: int) -> np.ndarray:
@@ -189,7 +189,7 @@ def read_score(
 ) -> tuple[np.ndarray, ...]:
     """Read the terms as this score wants its draws."""
     used = bank if score.has_draws else None
-    n_prior = len(bank) // _DEFENSIVE if score.weighs_draws else 0
+    n_prior = len(bank) // DEFENSIVE if score.weighs_draws else 0
     return read(model, coded, used, reading, n_prior=n_prior)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,13 @@ from skvae._backend import generator
 from skvae.model.likelihoods import Params, TableLikelihood
 from skvae.model.linear import LinearGaussian
 from skvae.model.networks import Network, Parameters
-from skvae.model.priors import FullNormal, Prior, StandardNormal, normal_log_prob
+from skvae.model.priors import (
+    FullNormal,
+    Prior,
+    StandardNormal,
+    defensive_log_prob,
+    normal_log_prob,
+)
 
 # exp() of these stays far inside float32, and no posterior is that sharp or broad.
 LOG_VARIANCE_LIMIT = 30.0
@@ -76,9 +81,7 @@ class Terms:
         unit = (self.z - self.mean[:, None]) * torch.exp(-0.5 * log_variance)
         log_posterior = normal_log_prob(unit, log_variance).sum(-1)
         share = self.n_prior / self.z.shape[1]
-        return torch.logaddexp(
-            log_posterior + math.log1p(-share), self.log_pz + math.log(share)
-        )
+        return defensive_log_prob(log_posterior, self.log_pz, share)
 
     @cached_property
     def log_weight(self) -> Tensor:

@@ -82,3 +82,12 @@ class FullNormal(Prior):
 def normal_log_prob(unit: Tensor, log_variance: Tensor) -> Tensor:
     """Log density of N(m, v) at m + unit * sqrt(v), elementwise."""
     return -0.5 * (unit.square() + log_variance + math.log(2.0 * math.pi))
+
+
+def defensive_log_prob(log_q: Tensor, log_prior: Tensor, share: float) -> Tensor:
+    """Log density of draws of which this share came from the prior, the others from q.
+
+    Hesterberg, "Weighted Average Importance Sampling and Defensive Mixture
+    Distributions", 1995: the importance weights are then bounded.
+    """
+    return torch.logaddexp(log_q + math.log1p(-share), log_prior + math.log(share))

@@ -140,7 +140,9 @@ def fit_model(
         True stops.
     """
     train_rows, held_out = _split(len(table.values), settings, seed, validation)
-    used = table if not len(held_out) else table.take(train_rows)
+    used, weight = table, None
+    if len(held_out):
+        used, kept = table.take(train_rows), table.take(held_out)
     seeds = [seed + member for member in range(settings.n_members)]
     if model is None:
         if validation is not None:
@@ -149,15 +151,14 @@ def fit_model(
             return _closed_form_fit(table, settings, seeds, on_epoch)
         model = start_model(table, settings, seeds)
     if len(held_out):
-        validation = table.values[held_out]
-    weight = None if table.weight is None else table.weight[held_out]
+        validation, weight = kept.values, kept.weight
     history = train_model(
         model := model.to(torch.float32, settings.device),
         used,
         settings,
         seeds,
         validation=validation,
-        validation_weight=weight if len(held_out) else None,
+        validation_weight=weight,
         on_epoch=on_epoch,
     )
     model = model.to(torch.float64, torch.device("cpu"))
