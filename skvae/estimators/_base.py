@@ -28,7 +28,8 @@ from skvae.estimators._questions import FLOATS, Questions, encode
 from skvae.inference.explanation import contributions
 from skvae.inference.scoring import draw_bank, read
 from skvae.model.closed_form import dependent_columns
-from skvae.model.latent import LatentModel, Terms
+from skvae.model.latent import LatentModel
+from skvae.model.terms import Terms
 from skvae.table.containers import Container
 from skvae.table.schema import Schema
 from skvae.training.fit import CodedTable, Settings, fit_model, partial_fit_model

@@ -17,7 +17,8 @@ from skvae.inference.explanation import contributions
 from skvae.inference.generation import decode_codes, sample_rows
 from skvae.inference.imputation import conditional_draws, conditional_mean
 from skvae.inference.scoring import SCORES, Score, read, score_rows
-from skvae.model.latent import LatentModel, Terms
+from skvae.model.latent import LatentModel
+from skvae.model.terms import Terms
 from skvae.table.containers import Container
 from skvae.table.schema import Schema
 

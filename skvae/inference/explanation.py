@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from skvae.inference.scoring import Score, read_score
-from skvae.model.latent import LatentModel, Terms
+from skvae.model.latent import LatentModel
+from skvae.model.terms import Terms
 
 
 def contributions(
@@ -30,15 +31,14 @@ def contributions(
     def reading(terms: Terms) -> tuple[Tensor]:
         cells = score.cells(terms)
         latent = score.rows(terms) - cells.sum(-1)
-        return (cells + latent[:, None] * _shares(terms),)
+        return (cells + latent[:, None] * _shares(model, terms),)
 
     (parts,) = read_score(model, coded, bank, score, reading)
     return parts
 
 
-def _shares(terms: Terms) -> Tensor:
+def _shares(model: LatentModel, terms: Terms) -> Tensor:
     """Share of each column in the latent term, (n_rows, n_columns), sums to one."""
-    model = terms.model
     path = model.params["encoder.path"].square().sum(-1)
     origin = model.prior_mean_row()[:, None]
     move = ((terms.x - origin).square() * path[:, None]).mean(0)

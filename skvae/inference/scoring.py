@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from skvae._backend import as_array
-from skvae.model.latent import LatentModel, Terms
+from skvae.model.latent import LatentModel
 from skvae.model.priors import StandardNormal
 from skvae.model.rows import Rows
+from skvae.model.terms import Terms
 
 # Draws of rows decoded at once: larger chunks leave the caches, smaller ones pay more
 # for starting the kernels.
@@ -98,7 +99,7 @@ class Elbo(ReconstructionProbability):
     """The evidence lower bound at beta = 1, mean of the members."""
 
     def rows(self, terms: Terms) -> Tensor:
-        if isinstance(terms.model.prior, StandardNormal):
+        if isinstance(terms.prior, StandardNormal):
             return super().rows(terms) - terms.kl.sum(-1).mean(0)
         return terms.log_weight.mean((0, 1))
 
@@ -113,7 +114,7 @@ class Reconstruction(Score):
         return self.cells(terms).sum(-1)
 
     def cells(self, terms: Terms) -> Tensor:
-        mean = terms.model.likelihood.mean(terms.params)
+        mean = terms.likelihood.mean(terms.params)
         error = (terms.x[:, None] - mean).square()
         if terms.observed is not None:
             error = error * terms.observed[:, None]

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from skvae.model.latent import Terms
+from skvae.model.terms import Terms
 
 # Loss of each row, (members, rows), given the terms and the present weight of the KL.
 Objective: TypeAlias = Callable[[Terms, float], Tensor]

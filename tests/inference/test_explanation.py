@@ -9,8 +9,9 @@ import torch
 from skvae.inference import scoring
 from skvae.inference.explanation import contributions
 from skvae.inference.scoring import SCORES, draw_bank, read_score, score_rows
-from skvae.model.latent import LatentModel, Terms
+from skvae.model.latent import LatentModel
 from skvae.model.linear import factor_analysis
+from skvae.model.terms import Terms
 
 D, K = 5, 2
 KINDS = ("gaussian",) * 3 + ("bernoulli",) * 2

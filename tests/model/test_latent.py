@@ -13,9 +13,10 @@ from scipy import special, stats
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from skvae.model.latent import LatentModel, Terms
+from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian, factor_analysis, probabilistic_pca
 from skvae.model.priors import FullNormal
+from skvae.model.terms import Terms
 
 D, K, ROWS, DRAWS = 5, 2, 6, 4
 FLOOR = 1e-6

