@@ -383,14 +383,16 @@ class BaseVAE(
         """All attributes of an estimator with this model."""
         schema, settings = training.schema, training.settings
         jacobian = float(schema.log_jacobian.sum())
-        bank = draw_bank(self.n_score_samples, settings.n_components, training.seed)
+        answering = self._answering(training, model)
         part = sample_positions(len(training.table), _SUMMARY_ROWS, training.seed)
         summary = _summary(model, training.coded.values[part])
         score = self._score
         contribution = np.zeros(len(schema.columns))
         weight = training.coded.weight
         contribution[schema.active] = np.average(
-            contributions(model, training.coded.values[part], bank, score),
+            contributions(
+                model, training.coded.values[part], answering["_bank"], score
+            ),
             axis=0,
             weights=None if weight is None else weight[part],
         )
@@ -398,14 +400,10 @@ class BaseVAE(
             contribution[schema.active] += schema.log_jacobian
         validation = np.asarray(history.validation) + jacobian
         return {
-            "_schema": schema,
-            "_container": training.container,
-            "_model": model,
-            "_bank": bank,
+            **answering,
             "_architecture": {name: getattr(settings, name) for name in _ARCHITECTURE},
             "_mean_contributions": contribution,
             "base_score_": float(contribution.sum()),
-            "n_components_": settings.n_components,
             "n_iter_": history.n_epochs,
             "loss_curve_": [loss - jacobian for loss in history.loss],
             "validation_scores_": validation.tolist(),
@@ -416,6 +414,19 @@ class BaseVAE(
             "noise_variance_": _noise_variance(schema, settings.noise, summary.noise),
             "kl_per_component_": summary.kl,
             "n_active_components_": int((summary.spread > _ACTIVE_VARIANCE).sum()),
+        }
+
+    def _answering(self, training: Training, model: LatentModel) -> dict[str, Any]:
+        """The attributes that answer questions; the others tell of the fit."""
+        settings = training.settings
+        return {
+            "_schema": training.schema,
+            "_container": training.container,
+            "_model": model,
+            "_bank": draw_bank(
+                self.n_score_samples, settings.n_components, training.seed
+            ),
+            "n_components_": settings.n_components,
             "device_": str(settings.device),
         }
 

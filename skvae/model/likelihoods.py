@@ -67,16 +67,24 @@ class _Continuous(Likelihood):
 
     Parameters
     ----------
-    floor : Tensor of shape (n_columns,)
+    floor : Tensor of shape (n_columns,) or (n_members, n_columns)
         Least variance, coded units.
     """
 
     floor: Tensor
     has_scale: ClassVar[bool] = True
 
+    def _floor(self, log_scale: Tensor) -> Tensor:
+        """The floor, to broadcast against log-scales (members, ..., columns)."""
+        if self.floor.dim() == 1:
+            return self.floor
+        between = (1,) * (log_scale.dim() - 2)
+        return self.floor.view(len(self.floor), *between, -1)
+
     def variance(self, params: Params) -> Tensor:
         """Squared scale, coded units."""
-        return (2.0 * params[1]).clamp_(max=_LARGEST_EXPONENT).exp_() + self.floor
+        free = (2.0 * params[1]).clamp_(max=_LARGEST_EXPONENT).exp_()
+        return free + self._floor(free)
 
     def mean(self, params: Params) -> Tensor:
         return params[0]
@@ -84,7 +92,7 @@ class _Continuous(Likelihood):
     def _variance_and_share(self, params: Params) -> tuple[Tensor, Tensor]:
         """Squared scale, and the share of it that is not the floor's."""
         free = (2.0 * params[1]).clamp_(max=_LARGEST_EXPONENT).exp_()
-        variance = free + self.floor
+        variance = free + self._floor(free)
         return variance, free.div_(variance)
 
 
@@ -207,7 +215,7 @@ class TableLikelihood(Likelihood):
     ----------
     kinds : tuple of str
         Kind of each column; columns of one kind stand together.
-    floor : Tensor of shape (n_columns,)
+    floor : Tensor of shape (n_columns,) or (n_members, n_columns)
         Variance floor of each column, coded units; unused by kinds without a scale.
     """
 
@@ -225,7 +233,7 @@ class TableLikelihood(Likelihood):
             cls, n_scales = LIKELIHOODS[kind], 0
             if cls.has_scale:
                 n_scales = stop - start
-                likelihood = cls(floor[start:stop])  # type: ignore[call-arg]
+                likelihood = cls(floor[..., start:stop])  # type: ignore[call-arg]
             else:
                 likelihood = cls()
             self._blocks.append(

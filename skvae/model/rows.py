@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +18,11 @@ class Rows:
 
     Attributes
     ----------
-    x : Tensor of shape (n_rows, n_columns)
+    x : Tensor of shape (n_rows, n_columns) or (n_members, n_rows, n_columns)
         Missing cells hold what the encoder is to see in their place.
-    observed : Tensor of shape (n_rows, n_columns) or None
+    observed : Tensor of the same shape or None
         1 where a cell is observed, 0 where it is missing; None where all are observed.
-    weight : Tensor of shape (n_rows,) or None
+    weight : Tensor of shape (n_rows,) or (n_members, n_rows) or None
         Mean 1; None where all rows count alike.
     """
 
@@ -30,7 +31,32 @@ class Rows:
     weight: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.x)
+        return self.x.shape[-2]
+
+    @classmethod
+    def concatenate(cls, tables: Sequence[Rows]) -> Rows:
+        """Tables one below the other."""
+
+        def below(parts: list[Tensor | None], like: list[Tensor]) -> Tensor | None:
+            if all(part is None for part in parts):
+                return None
+            pairs = zip(parts, like, strict=True)
+            return torch.cat([torch.ones_like(x) if p is None else p for p, x in pairs])
+
+        x = [rows.x for rows in tables]
+        return cls(
+            torch.cat(x),
+            below([rows.observed for rows in tables], x),
+            below([rows.weight for rows in tables], [each[:, 0] for each in x]),
+        )
+
+    def at(self, places: Tensor) -> Rows:
+        """The rows at these places (n_members, n_rows), for each member its own."""
+        return Rows(
+            self.x[places],
+            None if self.observed is None else self.observed[places],
+            None if self.weight is None else self.weight[places],
+        )
 
     @classmethod
     def from_coded(

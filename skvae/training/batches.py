@@ -54,6 +54,11 @@ class Batches:
     n_components : int
     seeds : list of int
         One a member.
+    chosen : Tensor of int of shape (n_members, n_chosen) or None
+        Positions of the rows that each member learns from; None: all learn from all.
+    own_components : list of int or None
+        How many components each member has, the first ones; the draws of the others
+        are zero. None: all have all.
     """
 
     def __init__(
@@ -64,26 +69,44 @@ class Batches:
         n_draws: int,
         n_components: int,
         seeds: list[int],
+        chosen: Tensor | None = None,
+        own_components: list[int] | None = None,
     ) -> None:
-        self.rows = rows
-        self.batch_size = min(batch_size, len(rows))
+        self.rows, self.chosen = rows, chosen
+        self.n_rows = len(rows) if chosen is None else chosen.shape[1]
+        self.batch_size = min(batch_size, self.n_rows)
         self.n_draws, self.n_components = n_draws, n_components
+        self.own_components = own_components or [n_components] * len(seeds)
         self.seeds = seeds
+
+    def of(self, members: list[int]) -> Batches:
+        """The batches of some of the members."""
+        return Batches(
+            self.rows,
+            batch_size=self.batch_size,
+            n_draws=self.n_draws,
+            n_components=self.n_components,
+            seeds=[self.seeds[member] for member in members],
+            chosen=None if self.chosen is None else self.chosen[members],
+            own_components=[self.own_components[member] for member in members],
+        )
 
     @property
     def steps_per_epoch(self) -> int:
         """Number of batches that one pass yields."""
-        return -(-len(self.rows) // self.batch_size)
+        return -(-self.n_rows // self.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """One pass over the rows."""
-        n = len(self.rows)
+        n = self.n_rows
         device = self.rows.x.device
         orders = [
             torch.randperm(n, generator=generator(seed, epoch, 0))
             for seed in self.seeds
         ]
         order = torch.stack(orders).to(device)
+        if self.chosen is not None:
+            order = self.chosen.gather(1, order)
         fitting = _CELLS_PER_BLOCK // (self.batch_size * self.rows.x.shape[1])
         stride = self.batch_size * max(1, min(_BATCHES_PER_BLOCK, fitting))
         for block, start in enumerate(range(0, n, stride)):
@@ -114,9 +137,10 @@ class Batches:
         if not self.n_draws:
             return None
         shape = (len(sources), self.n_draws, n_rows, self.n_components)
-        unit = self.rows.x.new_empty(shape)
-        for own, source in zip(unit, sources, strict=True):
-            own.normal_(generator=source)
+        unit = self.rows.x.new_zeros(shape)
+        for own, source, k in zip(unit, sources, self.own_components, strict=True):
+            # A tensor of its own: a member's draws are those it has when alone.
+            own[..., :k] = own.new_empty((*shape[1:3], k)).normal_(generator=source)
         return unit
 
 

@@ -19,7 +19,7 @@ from skvae.model.rows import Rows
 from skvae.training.batches import Batches
 from skvae.training.history import History
 from skvae.training.loop import SCHEDULES, Plan, train
-from skvae.training.objectives import make_objective
+from skvae.training.objectives import Objective, make_objective
 from skvae.training.optimiser import Adam
 
 _LEAST_CLOSED_VARIANCE = 1e-16
@@ -67,6 +67,25 @@ class Settings:
     keep_start: bool
     plan: Plan
     device: torch.device
+
+    @property
+    def objective(self) -> Objective:
+        """What training minimises."""
+        return make_objective(
+            variational=self.variational,
+            n_importance_samples=self.n_importance_samples,
+            free_bits=self.free_bits,
+        )
+
+    @property
+    def n_draws(self) -> int:
+        """Posterior draws of each row in training."""
+        return self.n_importance_samples if self.variational else 0
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Names of the tensors that training leaves as they are."""
+        return () if self.variational else ("log_scale",)
 
 
 @dataclass(frozen=True)
@@ -139,7 +158,7 @@ def fit_model(
     on_epoch : callable
         True stops.
     """
-    train_rows, held_out = _split(len(table.values), settings, seed, validation)
+    train_rows, held_out = split_rows(len(table.values), settings, seed, validation)
     used, weight = table, None
     if len(held_out):
         used, kept = table.take(train_rows), table.take(held_out)
@@ -237,14 +256,12 @@ def train_model(
 ) -> History:
     """Train a model of the settings' device and precision in place."""
     if not settings.variational:
-        # A plain auto-encoder minimises the squared error in coded units: unit noise.
-        floor = as_array(model.likelihood.floor)
-        model.set_noise(1.0 + floor[np.array(model.likelihood.scaled)])
+        set_unit_noise(model)
     dtype, device = model.params.flat.dtype, model.device
     batches = Batches(
         Rows.from_coded(table.values, dtype, device, table.weight),
         batch_size=settings.batch_size,
-        n_draws=settings.n_importance_samples if settings.variational else 0,
+        n_draws=settings.n_draws,
         n_components=settings.n_components,
         seeds=seeds,
     )
@@ -253,19 +270,21 @@ def train_model(
         held_out = Rows.from_coded(validation, dtype, device, validation_weight)
     return train(
         model,
-        make_objective(
-            variational=settings.variational,
-            n_importance_samples=settings.n_importance_samples,
-            free_bits=settings.free_bits,
-        ),
+        settings.objective,
         batches,
         make_optimiser(model, settings) if optimiser is None else optimiser,
         settings.plan,
         held_out=held_out,
-        frozen=() if settings.variational else ("log_scale",),
+        frozen=settings.frozen,
         on_epoch=lambda epoch, history: on_epoch(model, history),
         first_epoch=first_epoch,
     )
+
+
+def set_unit_noise(model: LatentModel) -> None:
+    """What a plain auto-encoder minimises: the squared error in coded units."""
+    floor = as_array(model.likelihood.floor)
+    model.set_noise(1.0 + floor[np.array(model.likelihood.scaled)])
 
 
 def make_optimiser(model: LatentModel, settings: Settings) -> Adam:
@@ -298,7 +317,7 @@ def is_closed_form(kinds: tuple[str, ...], settings: Settings) -> bool:
         and plan.trim == 0.0
         and settings.free_bits == 0.0
     )
-    return settings.start == "linear" and (settings.keep_start or at_maximum)
+    return settings.start == "linear" and (settings.keep_start or bool(at_maximum))
 
 
 def start_model(table: CodedTable, settings: Settings, seeds: list[int]) -> LatentModel:
@@ -362,7 +381,7 @@ def _closed_form_fit(
     return Fit(model, history, np.empty(0, dtype=int))
 
 
-def _split(
+def split_rows(
     n_rows: int, settings: Settings, seed: int, validation: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows to hold out, both ascending."""

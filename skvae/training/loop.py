@@ -5,30 +5,30 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from skvae._backend import generator
 from skvae.model.latent import LatentModel
+from skvae.model.members import members_of
 from skvae.model.rows import Rows
 from skvae.training.batches import Batches
 from skvae.training.history import History
-from skvae.training.objectives import Objective
+from skvae.training.objectives import Beta, Objective
 from skvae.training.optimiser import Adam
 from skvae.training.steps import choose_step
+from skvae.training.watch import Watch
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
 }
 
-# Standard errors of the held-out gain that training must reach to be kept.
-_EVIDENCE = 2.0
-# Draws of each held-out row; in antithetic pairs.
-_HELD_OUT_DRAWS = 2
+# Members that have stopped are left out of the steps once they are this share: earlier,
+# moving the others together would cost more than it saves.
+_IDLE = 0.125
 
 
 class NonFiniteLossError(ValueError):
@@ -45,7 +45,7 @@ class Plan:
     learning_rate : float
         Largest rate; ``schedule`` maps the share of steps done to a factor of it.
     schedule : callable
-    beta : float
+    beta : float or Tensor of shape (n_members, 1)
         Weight of the KL after warm-up.
     kl_warmup : float
         Share of the steps over which that weight rises from zero.
@@ -68,7 +68,7 @@ class Plan:
     n_epochs: int
     learning_rate: float
     schedule: Callable[[float], float]
-    beta: float = 1.0
+    beta: Beta = 1.0
     kl_warmup: float = 0.0
     dropout: float = 0.0
     trim: float = 0.0
@@ -78,6 +78,12 @@ class Plan:
     patience: int = 10
     tol: float = 1e-4
     max_time: float | None = None
+
+    def of(self, members: list[int]) -> Plan:
+        """The plan of some of the members."""
+        if isinstance(self.beta, Tensor):
+            return replace(self, beta=self.beta[members])
+        return self
 
 
 def train(
@@ -92,78 +98,221 @@ def train(
     on_epoch: Callable[[int, History], bool] = lambda epoch, history: False,
     first_epoch: int = 0,
 ) -> History:
-    """Train ``model`` in place.
+    """Train ``model`` in place; see `Run`.
 
     Parameters
     ----------
-    model : LatentModel
-        Its parameters end at the last step or, with ``held_out``, where the held-out
-        objective was best; where that is not better than at the start by two standard
-        errors, they end where they started.
-    objective : Objective
-    batches : Batches
-    optimiser : Adam
-        Over the model's own flat buffer.
-    plan : Plan
-    held_out : Rows or None
-        Rows for early stopping.
-    frozen : tuple of str
-        Names of tensors that keep their values.
+    model, objective, batches, optimiser, plan, held_out, frozen, first_epoch
+        As of `Run`.
     on_epoch : callable
         Called after each epoch; True stops.
-    first_epoch : int
-        Number of the first epoch, on which its random draws are keyed.
 
     Raises
     ------
     NonFiniteLossError
         Where a loss or a parameter is infinite or NaN.
     """
-    history, began = History(), time.monotonic()
-    differentiate = choose_step(
+    run = Run(
         model,
         objective,
-        optimiser.gradient,
-        n_draws=batches.n_draws,
-        dropout=plan.dropout,
+        batches,
+        optimiser,
+        plan,
+        held_out=held_out,
         frozen=frozen,
+        first_epoch=first_epoch,
     )
-    watch = None if held_out is None else _Watch(model, objective, held_out, batches)
-    if watch is not None:
-        watch.look(history, plan)
-    n_steps = plan.n_epochs * batches.steps_per_epoch
-    step, looked = 0, 0
-    for epoch in range(first_epoch, first_epoch + plan.n_epochs):
+    run.raise_failures()
+    while run.going_on:
+        run.epoch()
+        run.raise_failures()
+        if on_epoch(first_epoch + run.history.n_epochs - 1, run.history):
+            run.history.stopped = "callback"
+    run.finish()
+    return run.history
+
+
+class Run:
+    """A training run that can be looked at between its epochs.
+
+    Each member trains as if it were alone: it stops by itself, and its parameters end
+    at its last step or, with ``held_out``, where its held-out objective was best; where
+    that is not better than at the start by two standard errors, they end where they
+    started. The run ends with its last member.
+
+    Parameters
+    ----------
+    model : LatentModel
+    objective : Objective
+    batches : Batches
+    optimiser : Adam
+        Over the model's own flat buffer.
+    plan : Plan
+    held_out : Rows or None
+        Rows for early stopping, (rows, columns) or (members, rows, columns).
+    frozen : tuple of str
+        Names of tensors that keep their values.
+    first_epoch : int
+        Number of the first epoch, on which its random draws are keyed.
+
+    Attributes
+    ----------
+    history : History
+    failed : Tensor of bool of shape (n_members,)
+        Members that left the finite numbers; they have stopped.
+    """
+
+    def __init__(
+        self,
+        model: LatentModel,
+        objective: Objective,
+        batches: Batches,
+        optimiser: Adam,
+        plan: Plan,
+        *,
+        held_out: Rows | None = None,
+        frozen: tuple[str, ...] = (),
+        first_epoch: int = 0,
+    ) -> None:
+        self.history, self._began = History(), time.monotonic()
+        self.failed = torch.zeros(model.n_members, dtype=torch.bool)
+        self._whole, self._objective, self._frozen = model, objective, frozen
+        # What is in training, and the places of its members in the whole.
+        self._model, self._batches = model, batches
+        self._optimiser, self._plan = optimiser, plan
+        self._members = list(range(model.n_members))
+        self._first_epoch, self._step, self._looked = first_epoch, 0, 0
+        self._choose_step()
+        self._watch: Watch | None = None
+        if held_out is not None:
+            self._watch = Watch(model, objective, held_out, batches)
+            self._look()
+            self._drop_failed(self._watch.latest.isfinite())
+
+    @property
+    def going_on(self) -> bool:
+        """Whether an epoch is to follow."""
+        n_epochs = self._plan.n_epochs
+        more = self.history.stopped == "max_iter" and self.history.n_epochs < n_epochs
+        return more and bool(self._members)
+
+    def epoch(self) -> None:
+        """Pass once over the rows, then look at the held-out rows if it is time."""
+        plan, model = self._plan, self._model
+        n_steps = plan.n_epochs * self._batches.steps_per_epoch
         total = torch.zeros((), device=model.device)
-        for batch in batches.epoch(epoch):
-            done = step / n_steps
+        for batch in self._batches.epoch(self._first_epoch + self.history.n_epochs):
+            done = self._step / n_steps
             beta = plan.beta * _warmth(done, plan.kl_warmup)
             weigh = partial(
                 _row_weights,
                 weight=batch.weight,
                 trim=plan.trim if done >= plan.trim_from else 0.0,
             )
-            loss = differentiate(batch, beta, weigh)
-            optimiser.step(plan.learning_rate * plan.schedule(done), plan.max_grad_norm)
+            loss = self._differentiate(batch, beta, weigh)
+            rate = plan.learning_rate * plan.schedule(done)
+            self._optimiser.step(rate, plan.max_grad_norm)
             total += loss * batch.x.shape[1]
-            step += 1
+            self._step += 1
         # The one point of an epoch at which the host waits for the device.
-        _finish_epoch(history, total, model, batches)
-        if watch is not None and step - looked >= plan.look_every:
-            looked = step
-            if watch.look(history, plan):
-                history.stopped = "no_change"
-        if on_epoch(epoch, history):
-            history.stopped = "callback"
-        if plan.max_time is not None and time.monotonic() - began >= plan.max_time:
-            history.stopped = "max_time"
-        if history.stopped != "max_iter":
-            break
-    if watch is not None:
-        if looked != step:
-            watch.look(history, plan)
-        watch.restore(history)
-    return history
+        loss_of_row = float(total) / (self._batches.n_rows * model.n_members)
+        self.history.loss.append(loss_of_row)
+        self.history.n_epochs += 1
+        self._drop_failed(model.params.flat.isfinite().all(1))
+        if self._members and self._step - self._looked >= plan.look_every:
+            self._look()
+        if (
+            plan.max_time is not None
+            and time.monotonic() - self._began >= plan.max_time
+        ):
+            self.history.stopped = "max_time"
+        if self._model is not self._whole:
+            self._whole.params.flat[self._members] = self._model.params.flat
+
+    def keep(self, wanted: list[bool]) -> None:
+        """Stop those of all members that are not wanted; they keep their best."""
+        self._focus([wanted[member] for member in self._members])
+
+    def standing(self) -> Tensor:
+        """Held-out objective of each member's best so far, at beta = 1."""
+        if self._watch is None:
+            raise ValueError(
+                "Members can be compared during training by their held-out rows only, "
+                "of which there are none. Set early_stopping=True."
+            )
+        return self._watch.standing()
+
+    def finish(self) -> None:
+        """Put the parameters in place that each member keeps."""
+        if self._watch is not None:
+            if self._members and self._looked != self._step:
+                self._look()
+            self._watch.restore(self._whole, self.history)
+
+    def raise_failures(self) -> None:
+        """Raise where a member or a loss has left the finite numbers."""
+        for start in self.history.validation[:1]:
+            if not math.isfinite(start):
+                raise NonFiniteLossError(
+                    f"The held-out rows must have a finite objective, got {start} "
+                    f"before the first step. Look for cells of extreme size in X_val "
+                    f"or X."
+                )
+        loss = self.history.loss[-1] if self.history.loss else 0.0
+        if not math.isfinite(loss) or bool(self.failed.any()):
+            raise NonFiniteLossError(
+                f"Every training loss must be finite, got {loss} in epoch "
+                f"{self.history.n_epochs}. Lower learning_rate_init or max_grad_norm, "
+                f"or look for cells of extreme size in X."
+            )
+
+    def _look(self) -> None:
+        if self._watch is None:
+            return
+        self._looked = self._step
+        running = self._watch.look(
+            self._model,
+            self._members,
+            self.history,
+            beta=self._plan.beta,
+            tol=self._plan.tol,
+            patience=self._plan.patience,
+        )
+        if not any(running):
+            self.history.stopped = "no_change"
+        elif running.count(False) >= _IDLE * len(running):
+            self._focus(running)
+
+    def _drop_failed(self, sound: Tensor) -> None:
+        sound_ones = sound.tolist()
+        if not all(sound_ones):
+            for member, fine in zip(self._members, sound_ones, strict=True):
+                self.failed[member] = not fine
+            self._focus(sound_ones)
+
+    def _focus(self, kept: list[bool]) -> None:
+        """Go on with some of the members in training."""
+        if all(kept):
+            return
+        places = [place for place, keep in enumerate(kept) if keep]
+        self._members = [self._members[place] for place in places]
+        if self._members:
+            self._model = members_of(self._model, places)
+            self._batches = self._batches.of(places)
+            flat = self._model.params.flat
+            self._optimiser = self._optimiser.of(places, flat)
+            self._plan = self._plan.of(places)
+            self._choose_step()
+
+    def _choose_step(self) -> None:
+        self._differentiate = choose_step(
+            self._model,
+            self._objective,
+            self._optimiser.gradient,
+            n_draws=self._batches.n_draws,
+            dropout=self._plan.dropout,
+            frozen=self._frozen,
+        )
 
 
 def _warmth(done: float, kl_warmup: float) -> float:
@@ -179,82 +328,3 @@ def _row_weights(losses: Tensor, weight: Tensor | None, trim: float) -> Tensor |
     kept = (losses <= worst_kept).to(losses.dtype)
     kept = kept / kept.mean(1, keepdim=True)
     return kept if weight is None else kept * weight
-
-
-def _finish_epoch(
-    history: History, total: Tensor, model: LatentModel, batches: Batches
-) -> None:
-    loss = float(total) / (len(batches.rows) * model.n_members)
-    if not math.isfinite(loss) or not bool(model.params.flat.isfinite().all()):
-        raise NonFiniteLossError(
-            f"Every training loss must be finite, got {loss} in epoch "
-            f"{history.n_epochs + 1}. Lower learning_rate_init or max_grad_norm, or "
-            f"look for cells of extreme size in X."
-        )
-    history.loss.append(loss)
-    history.n_epochs += 1
-
-
-class _Watch:
-    """Looks at the held-out rows and remembers the best parameters of each member."""
-
-    def __init__(
-        self, model: LatentModel, objective: Objective, rows: Rows, batches: Batches
-    ) -> None:
-        self.model, self.objective, self.rows = model, objective, rows
-        shape = (_HELD_OUT_DRAWS // 2, len(rows), model.n_components)
-        pair = torch.empty(shape).normal_(
-            generator=generator(batches.seeds[0], 0, 0, 1)
-        )
-        unit = torch.cat([pair, -pair])[None].to(rows.x)
-        self.unit = unit if batches.n_draws else None
-        self.start = self.best = model.params.flat.clone()
-        self.start_value = self.best_value = torch.full((1, 1), -math.inf)
-        self.waited = -1
-
-    @torch.no_grad()
-    def look(self, history: History, plan: Plan) -> bool:
-        """Compare with the best so far; True once patience has run out."""
-        members = self.model.n_members
-        value = -self.objective(
-            self.model(
-                self.rows.x.expand(members, -1, -1),
-                None if self.unit is None else self.unit.expand(members, -1, -1, -1),
-                observed=self.rows.observed,
-            ),
-            plan.beta,
-        )
-        if self.rows.weight is not None:
-            value = value * self.rows.weight
-        mean = value.mean(1)
-        if self.waited < 0:
-            self.start_value, self.best_value = value, value.clone()
-            self.best = self.best.clone()
-            gained = False
-        else:
-            gain = mean - self.best_value.mean(1)
-            gained = bool((gain > plan.tol).any())
-            better = gain > 0.0
-            self.best[better] = self.model.params.flat[better]
-            self.best_value[better] = value[better]
-        self.waited = 0 if gained else self.waited + 1
-        history.validation.append(float(mean.mean()))
-        if not math.isfinite(history.validation[0]):
-            raise NonFiniteLossError(
-                f"The held-out rows must have a finite objective, got "
-                f"{history.validation[0]} before the first step. Look for cells of "
-                f"extreme size in X_val or X."
-            )
-        return self.waited >= plan.patience
-
-    def restore(self, history: History) -> None:
-        """Put the best parameters in place, or the first where nothing was gained."""
-        gain = self.best_value - self.start_value
-        n_rows = gain.shape[1]
-        spread = gain.std(1) if n_rows > 1 else torch.full_like(gain[:, 0], math.inf)
-        improved = gain.mean(1) > _EVIDENCE * spread / math.sqrt(n_rows)
-        kept = torch.where(improved[:, None], self.best, self.start)
-        self.model.params.flat.copy_(kept)
-        value = torch.where(improved[:, None], self.best_value, self.start_value)
-        history.best = float(value.mean())
-        history.improved = bool(improved.any())

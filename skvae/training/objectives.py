@@ -13,8 +13,10 @@ from torch import Tensor
 
 from skvae.model.terms import Terms
 
+# Weight of the KL: one for all, or (members, 1).
+Beta: TypeAlias = float | Tensor
 # Loss of each row, (members, rows), given the terms and the present weight of the KL.
-Objective: TypeAlias = Callable[[Terms, float], Tensor]
+Objective: TypeAlias = Callable[[Terms, Beta], Tensor]
 
 
 def make_objective(
@@ -34,19 +36,19 @@ class AdditiveObjective(ABC):
     Its derivative is known from those of the two, without autograd.
     """
 
-    def __call__(self, terms: Terms, beta: float) -> Tensor:
+    def __call__(self, terms: Terms, beta: Beta) -> Tensor:
         """Loss of each row, (members, rows)."""
         cost, _ = self.kl_cost(terms.kl, beta)
         return cost - terms.log_px.sum(-1).mean(1)
 
     @abstractmethod
-    def kl_cost(self, kl: Tensor, beta: float) -> tuple[Tensor, Tensor | float]:
+    def kl_cost(self, kl: Tensor, beta: Beta) -> tuple[Tensor, Tensor | float]:
         """Cost of each row's KL and its derivative by the KL of each component.
 
         Parameters
         ----------
         kl : Tensor of shape (members, rows, components)
-        beta : float
+        beta : float or Tensor of shape (members, 1)
 
         Returns
         -------
@@ -67,23 +69,28 @@ class NegativeElbo(AdditiveObjective):
 
     free_bits: float = 0.0
 
-    def kl_cost(self, kl: Tensor, beta: float) -> tuple[Tensor, Tensor | float]:
+    def kl_cost(self, kl: Tensor, beta: Beta) -> tuple[Tensor, Tensor | float]:
         if not self.free_bits:
-            return beta * kl.sum(-1), beta
+            return beta * kl.sum(-1), _inner(beta)
         spent = kl.mean(dim=1, keepdim=True) > self.free_bits
         kept = torch.where(spent, kl, kl.new_tensor(self.free_bits))
-        return beta * kept.sum(-1), beta * spent.to(kl.dtype)
+        return beta * kept.sum(-1), _inner(beta) * spent.to(kl.dtype)
 
 
 @dataclass(frozen=True)
 class Reconstruction(AdditiveObjective):
     """Minus the log density of the cells; no latent term (plain auto-encoder)."""
 
-    def kl_cost(self, kl: Tensor, beta: float) -> tuple[Tensor, float]:
+    def kl_cost(self, kl: Tensor, beta: Beta) -> tuple[Tensor, float]:
         return kl.new_zeros(kl.shape[:-1]), 0.0
 
 
-def importance_weighted(terms: Terms, beta: float) -> Tensor:
+def importance_weighted(terms: Terms, beta: Beta) -> Tensor:
     """Minus the importance-weighted bound of Burda et al., ICLR 2016."""
-    log_weight = terms.log_px.sum(-1) + beta * (terms.log_pz - terms.log_qz)
+    log_weight = terms.log_px.sum(-1) + _inner(beta) * (terms.log_pz - terms.log_qz)
     return math.log(log_weight.shape[1]) - log_weight.logsumexp(1)
+
+
+def _inner(beta: Beta) -> Beta:
+    """The weight, to broadcast against an axis that a loss sums over."""
+    return beta[..., None] if isinstance(beta, Tensor) else beta

@@ -48,7 +48,7 @@ class Adam:
     ) -> None:
         self.flat = flat
         self.gradient = torch.zeros_like(flat)
-        self.decay, self.sparsity = decay, sparsity
+        self.decay, self.sparsity, self.rates = decay, sparsity, rates
         self._slowness = None if rates is None else 1.0 / rates
         self.betas, self.eps = betas, eps
         self._first = torch.zeros_like(flat)
@@ -87,6 +87,25 @@ class Adam:
             self.flat.copy_(
                 self.flat.sign() * (self.flat.abs() - threshold).clamp_(min=0.0)
             )
+
+    def of(self, members: list[int], flat: Tensor) -> Adam:
+        """The optimiser of some of the members, whose parameters are ``flat``."""
+
+        def part(values: Tensor | None) -> Tensor | None:
+            return values if values is None or len(values) == 1 else values[members]
+
+        other = Adam(
+            flat,
+            decay=part(self.decay),
+            sparsity=part(self.sparsity),
+            rates=part(self.rates),
+            betas=self.betas,
+            eps=self.eps,
+        )
+        other._first.copy_(self._first[members])
+        other._second.copy_(self._second[members])
+        other._n_steps = self._n_steps
+        return other
 
     def moments(self) -> tuple[np.ndarray, np.ndarray, int]:
         """What a later optimiser needs to go on from here."""

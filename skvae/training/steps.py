@@ -17,7 +17,7 @@ from torch import Tensor
 from skvae.model.latent import LOG_VARIANCE_LIMIT, LatentModel
 from skvae.model.networks import NetworkPass
 from skvae.training.batches import Batch
-from skvae.training.objectives import AdditiveObjective, Objective
+from skvae.training.objectives import AdditiveObjective, Beta, Objective
 
 # Weights of the rows given their losses, both (members, rows); None: all count alike.
 Weigh: TypeAlias = Callable[[Tensor], Tensor | None]
@@ -26,13 +26,13 @@ Weigh: TypeAlias = Callable[[Tensor], Tensor | None]
 class Step(Protocol):
     """Fills the gradient's buffer."""
 
-    def __call__(self, batch: Batch, beta: float, weigh: Weigh) -> Tensor:
+    def __call__(self, batch: Batch, beta: Beta, weigh: Weigh) -> Tensor:
         """Mean weighted loss of the batch, summed over members; its gradient beside.
 
         Parameters
         ----------
         batch : Batch
-        beta : float
+        beta : float or Tensor of shape (members, 1)
             Present weight of the KL.
         weigh : callable
         """
@@ -90,7 +90,7 @@ class AutogradStep:
         self._collected = [collected[name] for name in learned]
 
     @torch.enable_grad()
-    def __call__(self, batch: Batch, beta: float, weigh: Weigh) -> Tensor:
+    def __call__(self, batch: Batch, beta: Beta, weigh: Weigh) -> Tensor:
         terms = self.model(
             batch.x,
             batch.unit,
@@ -128,7 +128,7 @@ class AnalyticStep:
 
     # The buffers made in here are of no use outside, and never seen there.
     @torch.inference_mode()
-    def __call__(self, batch: Batch, beta: float, weigh: Weigh) -> Tensor:
+    def __call__(self, batch: Batch, beta: Beta, weigh: Weigh) -> Tensor:
         n_rows = batch.x.shape[1]
         if n_rows not in self._chains:  # an epoch's last batch may be smaller
             self._chains[n_rows] = _Chain(self, n_rows)
@@ -167,7 +167,7 @@ class _Chain:
         self.by_log_scale = buffer(model.likelihood.n_scales)
         self.alike = buffer(1).fill_(1.0 / n_rows)
 
-    def forward(self, batch: Batch, beta: float) -> Tensor:
+    def forward(self, batch: Batch, beta: Beta) -> Tensor:
         """Loss of each row, (members, rows)."""
         self.encoder.forward(batch.x)
         mean, log_variance = self.encoder.linear, self.encoder.extra

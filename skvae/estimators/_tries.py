@@ -1,0 +1,239 @@
+"""The fits of a search, one for each candidate and fold, from rows to scores."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _check_method_params
+
+from skvae.estimators._base import BaseVAE, Training
+from skvae.model.latent import LatentModel
+from skvae.training.fit import start_model
+from skvae.training.loop import NonFiniteLossError
+from skvae.training.stack import Job, fit_together
+
+# Shares of the passes after which halving drops the worse half of the candidates.
+_RUNGS = (0.125, 0.25, 0.5)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a search was given to fit."""
+
+    X: Any
+    y: Any
+    fit_params: dict[str, Any]
+
+
+@dataclass
+class Try:
+    """One candidate on one fold.
+
+    Attributes
+    ----------
+    estimator : BaseVAE or Pipeline
+    train, test : ndarray of int
+    params : dict
+        What the candidate sets; its values are the search's own objects.
+    before : Pipeline or None
+        The fitted steps before the last.
+    training : Training or None
+        The fold on its way through the fit; None where that failed.
+    model : LatentModel or None
+    error : str or None
+        Traceback of what failed.
+    fit_time : float
+    """
+
+    estimator: Any
+    train: np.ndarray
+    test: np.ndarray
+    params: dict[str, Any]
+    before: Any = None
+    training: Training | None = None
+    model: LatentModel | None = None
+    error: str | None = None
+    fit_time: float = 0.0
+
+    @property
+    def last(self) -> BaseVAE:
+        """The estimator of this package."""
+        return last_step(self.estimator)
+
+    @property
+    def key_before(self) -> Hashable:
+        """Equal for tries whose steps before the last are equal."""
+        own = f"{self.estimator.steps[-1][0]}__"
+        others = {k: id(v) for k, v in self.params.items() if not k.startswith(own)}
+        return id(self.train), frozenset(others.items())
+
+    @property
+    def simplicity(self) -> tuple[float, float, float]:
+        """Number of free parameters, then minus alpha and minus beta."""
+        if self.training is None:
+            return (np.inf, 0.0, 0.0)
+        settings = self.training.settings
+        sized = replace(settings, start="random", n_members=1)
+        size = start_model(self.training.coded, sized, [0]).params.flat.shape[1]
+        beta = self.last.beta
+        return (float(size * settings.n_members), -settings.alpha, -beta)
+
+    def result(
+        self, data: Data, error_score: Any, *, train_too: bool
+    ) -> dict[str, Any]:
+        """What scikit-learn's searches keep of one fit."""
+        began, scores = time.time(), {"test_scores": error_score}
+        if train_too:
+            scores["train_scores"] = error_score
+        if self.error is not None and error_score == "raise":
+            raise ValueError(f"A fit of the search failed:\n{self.error}")
+        if self.error is None:
+            scores["test_scores"] = self._score(data, self.test)
+        score_time = time.time() - began
+        if self.error is None and train_too:
+            scores["train_scores"] = self._score(data, self.train)
+        return {
+            **scores,
+            "fit_error": self.error,
+            "n_test_samples": len(self.test),
+            "fit_time": self.fit_time,
+            "score_time": score_time,
+        }
+
+    def _score(self, data: Data, rows: np.ndarray) -> float:
+        assert self.training is not None
+        assert self.model is not None
+        X = _safe_indexing(data.X, rows)
+        if self.before is not None:
+            X = self.before.transform(X)
+        fitted = self.last._answering(self.training, self.model)
+        return self.last._with(fitted).score(X)
+
+
+def last_step(estimator: Any) -> Any:
+    """The estimator itself, or the last of a Pipeline."""
+    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+
+
+def candidate_of(estimator: Any, params: dict[str, Any]) -> Any:
+    """An unfitted copy with these parameters."""
+    return clone(estimator).set_params(**clone(params, safe=False))
+
+
+def unstackable(
+    estimator: Any, candidates: Sequence[dict[str, Any]], fit_params: dict[str, Any]
+) -> str | None:
+    """The first thing that has no place in a stack of fits; None: all have.
+
+    Raises
+    ------
+    TypeError
+        Where a candidate is none of this package's estimators.
+    """
+    name = "sample_weight"
+    if isinstance(estimator, Pipeline):
+        name = f"{estimator.steps[-1][0]}__sample_weight"
+    for given in fit_params:
+        if given not in (name, "groups"):
+            return f"fit's {given}"
+    for params in candidates:
+        last = last_step(candidate_of(estimator, params))
+        if not isinstance(last, BaseVAE):
+            raise TypeError(
+                f"VAESearchCV searches the parameters of this package's estimators, "
+                f"got {type(last).__name__}. Use scikit-learn's GridSearchCV for "
+                f"others."
+            )
+        if last.max_time is not None:
+            return "max_time"
+        if getattr(last, "_skl_callbacks", None):
+            return "a callback"
+        if type(last).fit is not BaseVAE.fit:
+            return f"{type(last).__name__}.fit"
+    return None
+
+
+def prepare(tries: Sequence[Try], data: Data) -> None:
+    """Fit the steps before the last, learn the schemas, code the rows."""
+    steps_before: dict[Hashable, tuple[Any, Any]] = {}
+    for each in tries:
+        began = time.time()
+        try:
+            X = _safe_indexing(data.X, each.train)
+            if isinstance(each.estimator, Pipeline) and len(each.estimator.steps) > 1:
+                before = each.estimator[:-1]
+                key = each.key_before
+                if key not in steps_before:
+                    y = None if data.y is None else _safe_indexing(data.y, each.train)
+                    steps_before[key] = before, before.fit_transform(X, y)
+                each.before, X = steps_before[key]
+            params = _check_method_params(data.X, data.fit_params, each.train)
+            weight = next(iter(params.values()), None)
+            each.last._validate_params()
+            each.training = each.last._prepare(X, weight, go_on=False)
+        except Exception:
+            # Told of below, as scikit-learn's searches do: others may still fit.
+            each.error = traceback.format_exc()
+        each.fit_time = time.time() - began
+
+
+def train(tries: Sequence[Try], **halving: Any) -> None:
+    """Train all fits that could be prepared."""
+    ready = [each for each in tries if each.training is not None]
+    trainings = [each.training for each in ready if each.training is not None]
+    jobs = [Job(each.coded, each.settings, each.seed) for each in trainings]
+    for each, outcome in zip(ready, fit_together(jobs, **halving), strict=True):
+        each.model = outcome.model
+        each.fit_time += outcome.seconds
+        if outcome.model is None:
+            each.error = (
+                f"{NonFiniteLossError.__name__}: Training left the finite numbers. "
+                f"Lower learning_rate_init or max_grad_norm, or look for cells of "
+                f"extreme size in X."
+            )
+
+
+def train_with_halving(tries: Sequence[Try], n_splits: int) -> list[bool]:
+    """Train with successive halving; whether each candidate was never stopped."""
+    halving = _Halving(tries, n_splits)
+    train(tries, rungs=_RUNGS, cut=halving.cut)
+    return halving.survived
+
+
+class _Halving:
+    """Drops the worse half of the candidates, by the mean over their folds."""
+
+    def __init__(self, tries: Sequence[Try], n_splits: int) -> None:
+        trainings = [each.training for each in tries]
+        ready = [i for i, training in enumerate(trainings) if training is not None]
+        self._candidate = np.array([i // n_splits for i in ready], dtype=int)
+        self._jacobian = np.array(
+            [each.schema.log_jacobian.sum() for each in trainings if each is not None]
+        )
+        self.survived = [True] * (len(tries) // n_splits)
+        kinds = {each.settings.variational for each in trainings if each is not None}
+        if len(kinds) > 1:
+            raise ValueError(
+                "halving compares candidates by their training objective, which "
+                "variational=True and False do not share. Search them apart, or set "
+                "halving=False."
+            )
+
+    def cut(self, standing: list[float | None]) -> list[bool]:
+        """Which jobs go on."""
+        values = np.array([np.inf if s is None else s for s in standing])
+        values = np.nan_to_num(values + self._jacobian, nan=-np.inf, posinf=np.inf)
+        alive = [c for c in np.unique(self._candidate) if self.survived[c]]
+        means = {c: values[self._candidate == c].mean() for c in alive}
+        ranked = sorted(alive, key=lambda c: -means[c])
+        for loser in ranked[(len(ranked) + 1) // 2 :]:
+            self.survived[loser] = False
+        return [self.survived[c] for c in self._candidate]
