@@ -16,8 +16,8 @@ def stack(models: Sequence[LatentModel]) -> LatentModel:
     """All members of some models, alike but for the number of components and floors.
 
     Where a model has fewer components than the widest, the others' parameters are
-    zero: their posterior is the prior, and with draws of zero for them nothing ever
-    moves them from there, so that the member trains as if it were alone.
+    zero: their posterior is the prior, and their draws are to be zero. A member whose
+    zeros are never moved trains as if it were alone.
     """
     widest = max(models, key=lambda model: model.n_components)
     flat = torch.cat([widen(model, model.params.flat, widest) for model in models])
@@ -41,11 +41,9 @@ def unstack(stacked: LatentModel, members: slice, like: LatentModel) -> LatentMo
     return like.with_params(like.params.with_flat(stacked.params.flat[members, places]))
 
 
-def widen(
-    model: LatentModel, flat: Tensor, widest: LatentModel, fill: float = 0.0
-) -> Tensor:
+def widen(model: LatentModel, flat: Tensor, widest: LatentModel) -> Tensor:
     """What stands beside a model's parameters, at their places in a wider model."""
-    wide = flat.new_full((len(flat), widest.params.flat.shape[1]), fill)
+    wide = flat.new_zeros(len(flat), widest.params.flat.shape[1])
     wide[:, _places(widest, model.n_components)] = flat
     return wide
 

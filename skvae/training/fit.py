@@ -24,6 +24,9 @@ from skvae.training.optimiser import Adam
 
 _LEAST_CLOSED_VARIANCE = 1e-16
 
+# Random draws are keyed on the epoch's number; those of epoch 0 are the start's.
+FIRST_EPOCH = 1
+
 # Held-out rows beyond these tell nothing more about when to stop.
 _MAX_HELD_OUT = 4096
 
@@ -234,7 +237,7 @@ def partial_fit_model(
         replace(settings, plan=one_pass),
         seeds,
         optimiser=optimiser,
-        first_epoch=n_epochs + 1,
+        first_epoch=FIRST_EPOCH + n_epochs,
     )
     model = model.to(torch.float64, torch.device("cpu"))
     if not settings.variational:
@@ -251,7 +254,7 @@ def train_model(
     validation: np.ndarray | None = None,
     validation_weight: np.ndarray | None = None,
     optimiser: Adam | None = None,
-    first_epoch: int = 1,
+    first_epoch: int = FIRST_EPOCH,
     on_epoch: Callable[[LatentModel, History], bool] = lambda model, history: False,
 ) -> History:
     """Train a model of the settings' device and precision in place."""

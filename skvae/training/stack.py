@@ -23,6 +23,7 @@ from skvae.model.members import stack, unstack, widen
 from skvae.model.rows import Rows
 from skvae.training.batches import Batches
 from skvae.training.fit import (
+    FIRST_EPOCH,
     CodedTable,
     Settings,
     is_closed_form,
@@ -216,6 +217,7 @@ class _Stack:
             self._plan,
             held_out=held_out,
             frozen=settings.frozen,
+            first_epoch=FIRST_EPOCH,
         )
 
     def advance(self, share: float) -> None:
@@ -271,14 +273,15 @@ class _Stack:
     def _optimiser(self, rate: float) -> Adam:
         """Each job's own, side by side; ``rate`` is the largest learning rate."""
 
-        def side_by_side(own: list[Tensor | None], fill: float) -> Tensor:
+        def side_by_side(own: list[Tensor | None], default: float) -> Tensor:
             parts = []
             for values, each, model in zip(own, self._ready, self._alone, strict=True):
                 if values is None:
-                    values = torch.full_like(model.params.flat, fill)
+                    values = torch.full_like(model.params.flat, default)
                 values = values.expand_as(model.params.flat)
                 share = each.job.settings.plan.learning_rate / rate
-                parts.append(share * widen(model, values, self._model, fill))
+                # Zero beside it: what a member does not have never moves.
+                parts.append(share * widen(model, values, self._model))
             return torch.cat(parts)
 
         alone = [
