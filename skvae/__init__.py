@@ -10,6 +10,7 @@ from skvae._version import __version__
 if TYPE_CHECKING:
     from skvae.estimators._callbacks import EpochMonitor
     from skvae.estimators.anomaly import VAEAnomalyDetector
+    from skvae.estimators.imputer import VAEImputer
     from skvae.estimators.search import VAESearchCV
     from skvae.estimators.transformer import VAETransformer
     from skvae.persistence import load
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EpochMonitor",
     "VAEAnomalyDetector",
+    "VAEImputer",
     "VAESearchCV",
     "VAETransformer",
     "__version__",
@@ -26,6 +28,7 @@ __all__ = [
 _HOMES = {
     "EpochMonitor": "skvae.estimators._callbacks",
     "VAEAnomalyDetector": "skvae.estimators.anomaly",
+    "VAEImputer": "skvae.estimators.imputer",
     "VAESearchCV": "skvae.estimators.search",
     "VAETransformer": "skvae.estimators.transformer",
     "load": "skvae.persistence",

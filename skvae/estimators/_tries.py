@@ -216,7 +216,7 @@ class _Halving:
         ready = [i for i, training in enumerate(trainings) if training is not None]
         self._candidate = np.array([i // n_splits for i in ready], dtype=int)
         self._jacobian = np.array(
-            [each.schema.log_jacobian.sum() for each in trainings if each is not None]
+            [each.jacobian for each in trainings if each is not None]
         )
         self.survived = [True] * (len(tries) // n_splits)
         kinds = {each.settings.variational for each in trainings if each is not None}

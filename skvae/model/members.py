@@ -49,7 +49,10 @@ def widen(model: LatentModel, flat: Tensor, widest: LatentModel) -> Tensor:
 
 
 def _over(model: LatentModel, params: Parameters, floor: Tensor) -> LatentModel:
-    likelihood = TableLikelihood(model.likelihood.kinds, floor)
+    own = model.likelihood
+    likelihood = TableLikelihood(
+        own.kinds, floor, own.levels, own.centre, own.scale, own.trials
+    )
     return LatentModel(
         model.encoder,
         model.decoder,
@@ -57,6 +60,8 @@ def _over(model: LatentModel, params: Parameters, floor: Tensor) -> LatentModel:
         model.scale_offset,
         params,
         model.prior,
+        model.flagged,
+        model.filler,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,16 +20,23 @@ class Rows:
     Attributes
     ----------
     x : Tensor of shape (n_rows, n_columns) or (n_members, n_rows, n_columns)
-        Missing cells hold what the encoder is to see in their place.
+        Missing cells hold 0.
     observed : Tensor of the same shape or None
         1 where a cell is observed, 0 where it is missing; None where all are observed.
     weight : Tensor of shape (n_rows,) or (n_members, n_rows) or None
         Mean 1; None where all rows count alike.
+    seen : Tensor of shape (n_rows, n_inputs)
+        What the encoder sees; `x` itself where None is given.
     """
 
     x: Tensor
     observed: Tensor | None = None
     weight: Tensor | None = None
+    seen: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if cast("Tensor | None", self.seen) is None:
+            object.__setattr__(self, "seen", self.x)
 
     def __len__(self) -> int:
         return self.x.shape[-2]
@@ -44,10 +52,12 @@ class Rows:
             return torch.cat([torch.ones_like(x) if p is None else p for p, x in pairs])
 
         x = [rows.x for rows in tables]
+        apart = any(rows.seen is not rows.x for rows in tables)
         return cls(
             torch.cat(x),
             below([rows.observed for rows in tables], x),
             below([rows.weight for rows in tables], [each[:, 0] for each in x]),
+            torch.cat([rows.seen for rows in tables]) if apart else None,  # type: ignore[arg-type]
         )
 
     def at(self, places: Tensor) -> Rows:
@@ -56,6 +66,7 @@ class Rows:
             self.x[places],
             None if self.observed is None else self.observed[places],
             None if self.weight is None else self.weight[places],
+            None if self.seen is self.x else self.seen[places],  # type: ignore[arg-type]
         )
 
     @classmethod
@@ -65,7 +76,6 @@ class Rows:
         dtype: torch.dtype,
         device: torch.device,
         weight: np.ndarray | None = None,
-        fill: np.ndarray | None = None,
     ) -> Rows:
         """Rows of a coded table.
 
@@ -74,8 +84,6 @@ class Rows:
         coded : ndarray of shape (n_rows, n_columns)
             NaN where a cell is missing.
         dtype, device
-        fill : ndarray of shape (n_rows, n_columns) or None
-            What the encoder is to see in missing cells; None: 0, the column's centre.
         weight : ndarray of shape (n_rows,) or None
             Scaled here to mean 1.
         """
@@ -83,10 +91,7 @@ class Rows:
         missing = x.isnan()
         if bool(missing.any()):
             observed = (~missing).to(dtype)
-            seen = (
-                torch.zeros_like(x) if fill is None else as_tensor(fill, dtype, device)
-            )
-            x = torch.where(missing, seen, x)
+            x = torch.where(missing, 0.0, x)
         if weight is None:
             return cls(x, observed)
         return cls(x, observed, as_tensor(weight / weight.mean(), dtype, device))

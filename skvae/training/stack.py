@@ -149,21 +149,41 @@ class _Ready:
         table, settings = job.table, job.settings
         plan = replace(settings.plan, learning_rate=1.0, beta=1.0)
         alike = replace(settings, alpha=0.0, l1_ratio=0.0, plan=plan)
-        digest = _digest(table.values, table.weight, table.units)
+        digest = _digest(
+            table.values,
+            table.weight,
+            table.units,
+            table.resolution,
+            repr((table.kinds, table.levels)),
+        )
         seeds = [job.seed + member for member in range(settings.n_members)]
         key = (digest, job.seed, alike)
         if key not in starts:
             starts[key] = start_model(table, settings, seeds)
+        own = starts[key]
+        # Only codes and counts are seen otherwise than as they are.
+        seen = ~np.array(own.likelihood.plain, dtype=bool)
         split = split_rows(len(table.values), settings, job.seed, None)
         shape = (
             replace(alike, n_components=0, n_members=1),
             table.kinds,
-            starts[key].scale_offset.numpy().tobytes(),
+            table.levels,
+            _digest(
+                *(
+                    part.numpy()[seen]
+                    for part in (own.likelihood.centre, own.likelihood.scale)
+                )
+            ),
+            own.likelihood.trials,
+            own.flagged,
+            own.scale_offset.numpy().tobytes(),
             len(split[0]),
             len(split[1]),
         )
-        rows = _digest(digest, *split)
-        return cls(job, starts[key], seeds, split, rows, shape)
+        # What the encoder sees in holes is the model's own guess.
+        guess = None if own.filler is None else str(id(own))
+        rows = _digest(digest, guess, *split)
+        return cls(job, own, seeds, split, rows, shape)
 
     def start(self) -> LatentModel:
         """A copy of the model as training wants it."""
@@ -259,13 +279,11 @@ class _Stack:
         flat = self._model.params.flat
         tables: dict[str, Rows] = {}
         firsts: dict[str, int] = {}
-        for each in self._ready:
+        for each, model in zip(self._ready, self._alone, strict=True):
             if each.rows not in tables:
                 table = each.job.table.take(each.split[side])
                 firsts[each.rows] = sum(len(rows) for rows in tables.values())
-                tables[each.rows] = Rows.from_coded(
-                    table.values, flat.dtype, flat.device, table.weight
-                )
+                tables[each.rows] = model.rows(table.values, table.weight)
         first = self._each(lambda each: firsts[each.rows], torch.long)
         within = torch.arange(len(self._ready[0].split[side]), device=flat.device)
         return Rows.concatenate(list(tables.values())), first + within

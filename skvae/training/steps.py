@@ -94,6 +94,7 @@ class AutogradStep:
         terms = self.model(
             batch.x,
             batch.unit,
+            seen=batch.seen,
             observed=batch.observed,
             dropout=self.dropout,
             sources=batch.sources,
@@ -161,15 +162,15 @@ class _Chain:
         self.gradient = gradient
         self.encoder = NetworkPass(model.encoder, params, gradient, n_rows)
         self.decoder = NetworkPass(model.decoder, params, gradient, n_rows)
-        n_columns, n_components = model.n_columns, model.n_components
+        n_components = model.n_components
         self.std, self.z, self.kl = (buffer(n_components) for _ in range(3))
-        self.cells = buffer(n_columns), buffer(n_columns)
+        self.cells = buffer(model.n_columns), buffer(model.n_locations)
         self.by_log_scale = buffer(model.likelihood.n_scales)
         self.alike = buffer(1).fill_(1.0 / n_rows)
 
     def forward(self, batch: Batch, beta: Beta) -> Tensor:
         """Loss of each row, (members, rows)."""
-        self.encoder.forward(batch.x)
+        self.encoder.forward(batch.seen)
         mean, log_variance = self.encoder.linear, self.encoder.extra
         log_variance.clamp_(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
         torch.mul(log_variance, 0.5, out=self.std).exp_()

@@ -111,7 +111,8 @@ class Watch:
         terms = model(
             x,
             None if self.unit is None else self.unit[members],
-            observed=None if observed is None else own(observed, 2),
+            seen=own(self.rows.seen, 2).expand(len(members), -1, -1),
+            observed=None if observed is None else own(observed, 2).expand_as(x),
         )
         value = -self.objective(terms, beta)
         if self.rows.weight is not None:

@@ -6,6 +6,7 @@ import pickle
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
@@ -40,7 +41,7 @@ def fold_scores(results: dict[str, Any]) -> NDArray[np.float64]:
 
 
 def both(
-    estimator: Any, grid: Any, X: NDArray[np.float64], **fit_params: Any
+    estimator: Any, grid: Any, X: Any, **fit_params: Any
 ) -> tuple[GridSearchCV, VAESearchCV]:
     alone = GridSearchCV(estimator, grid, cv=3, return_train_score=True)
     stack = VAESearchCV(estimator, grid, cv=3, return_train_score=True)
@@ -242,3 +243,15 @@ def test_search_is_cloned_and_pickled(X: NDArray[np.float64]) -> None:
     assert search.score(X) == search.best_estimator_.score(X)
     assert search.n_features_in_ == X.shape[1]
     assert vars(search.estimator) == vars(VAETransformer(**SMALL))
+
+
+def test_any_table_is_searched(X: NDArray[np.float64]) -> None:
+    # Levels and holes: each fold learns its own shares, and each model fills its own.
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    frame["kind"] = pd.Categorical(np.where(X[:, 0] > 3.0, "up", "down"))
+    frame["count"] = np.round(np.exp(X[:, 1] - 2.0))
+    frame.loc[::7, "b"] = np.nan
+    vae = VAETransformer(likelihood={"count": "poisson"}, **{**SMALL, "max_iter": 3})
+    alone, stack = both(vae, {"n_components": [1, 2], "beta": [0.5, 1.0]}, frame)
+    found, expected = (fold_scores(s.cv_results_) for s in (stack, alone))
+    np.testing.assert_allclose(found, expected, **CLOSE)

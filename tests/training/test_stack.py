@@ -22,7 +22,7 @@ def jobs(**params: list[float]) -> list[Job]:
     made = []
     for values in zip(*params.values(), strict=True):
         vae = VAETransformer(
-            hidden_layer_sizes=(8,), random_state=0, n_iter_no_change=2, max_iter=40
+            hidden_layer_sizes=(8,), random_state=0, n_iter_no_change=1, max_iter=40
         ).set_params(**dict(zip(params, values, strict=True)))
         training = vae._prepare(load_iris().data, None, go_on=False)
         made.append(Job(training.coded, training.settings, training.seed))
@@ -40,7 +40,7 @@ def test_members_stop_by_themselves(
     # Members that have stopped leave the steps at once, or never.
     monkeypatch.setattr(loop, "_IDLE", idle)
     wanted = jobs(
-        learning_rate_init=[0.0001, 0.003, 0.02],
+        learning_rate_init=[0.0001, 0.003, 0.1],
         n_components=[1, 3, 2],
         start=["random"] * 3,
     )
