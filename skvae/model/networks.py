@@ -232,19 +232,6 @@ class Network:
         return linear, out[..., self.n_linear :]
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """A hidden layer's tensors, their gradients and its buffers."""
-
-    weight: Tensor
-    bias: Tensor
-    by_weight: Tensor
-    by_bias: Tensor
-    activation: Tensor
-    slope: Tensor
-    by_activation: Tensor
-
-
 class NetworkPass:
     """Forward and backward of a network over batches of one shape, without autograd.
 
@@ -257,6 +244,8 @@ class NetworkPass:
     gradient : Parameters
         What `backward` writes to: the same names over the gradient's buffer.
     n_rows : int
+    codes_in, codes_out : bool
+        Whether its inputs and outputs are codes, which lie as `rows_last` says.
 
     Attributes
     ----------
@@ -268,29 +257,39 @@ class NetworkPass:
     """
 
     def __init__(
-        self, network: Network, params: Parameters, gradient: Parameters, n_rows: int
+        self,
+        network: Network,
+        params: Parameters,
+        gradient: Parameters,
+        n_rows: int,
+        *,
+        codes_in: bool = False,
+        codes_out: bool = False,
     ) -> None:
-        def buffer(width: int) -> Tensor:
-            return params.flat.new_empty(len(params.flat), n_rows, width)
-
         def own(part: str) -> tuple[Tensor, Tensor]:
             name = f"{network.name}.{part}"
             return params[name], gradient[name]
 
-        self._activate = SLOPES[network.activation]
+        def buffer(width: int, codes: bool = False) -> Tensor:
+            if codes:
+                return rows_last(params.flat, n_rows, width)
+            return params.flat.new_empty(len(params.flat), n_rows, width)
+
         self._layers = []
         for i, units in enumerate(network.hidden):
-            (weight, by_weight), (bias, by_bias) = own(f"weight{i}"), own(f"bias{i}")
             buffers = buffer(units), buffer(units), buffer(units)
-            self._layers.append(_Layer(weight, bias, by_weight, by_bias, *buffers))
+            self._layers.append(_Layer(*own(f"weight{i}"), *own(f"bias{i}"), *buffers))
+        self._activate = SLOPES[network.activation]
         self._path, self._by_path = own("path")
         self._bias, self._by_bias = own("bias")
         if network.hidden:
             self._head, self._by_head = own("head")
-        self._seen, self._by_seen = buffer(network.n_inputs), buffer(network.n_inputs)
-        self._by_x = buffer(network.n_inputs)
-        self._out = buffer(network.n_linear + network.n_extra)
-        self._by_out = torch.empty_like(self._out)
+        self._seen, self._by_seen, self._by_x = (
+            buffer(network.n_inputs, codes_in) for _ in range(3)
+        )
+        self._out, self._by_out = (
+            buffer(network.n_linear + network.n_extra, codes_out) for _ in range(2)
+        )
         parts = [network.n_linear, network.n_extra]
         self.linear, self.extra = self._out.split(parts, -1)
         self.by_linear, self.by_extra = self._by_out.split(parts, -1)
@@ -298,15 +297,15 @@ class NetworkPass:
     def forward(self, x: Tensor) -> None:
         """Outputs of rows (n_members, n_rows, n_inputs), into `linear` and `extra`."""
         self._x = x
-        h = torch.clamp(x, -REACH, REACH, out=self._seen) if self._layers else x
-        for layer in self._layers:
-            h = torch.baddbmm(layer.bias, h, layer.weight, out=layer.activation)
-            self._activate(h, layer.slope)
         if self._layers:
-            torch.baddbmm(self._bias, h, self._head, out=self._out)
+            h = torch.clamp(x, -REACH, REACH, out=self._seen)
+            for layer in self._layers:
+                h = torch.baddbmm(layer.bias, h, layer.weight, out=layer.activation)
+                self._activate(h, layer.slope)
+            _product(h, self._head, self._out, self._bias)
         else:
             self._out.copy_(self._bias)
-        _add_product(self.linear, x, self._path)
+        _product(x, self._path, self.linear, self.linear)
 
     def backward(self, *, to_input: bool) -> Tensor:
         """Gradient of the parameters and, with ``to_input``, of the rows.
@@ -329,29 +328,54 @@ class NetworkPass:
             by = torch.bmm(by, weight.mT, out=layer.by_activation).mul_(layer.slope)
             torch.sum(by, 1, keepdim=True, out=layer.by_bias)
             weight, by_weight = layer.weight, layer.by_weight
-        _product(self._seen.mT, by, by_weight)
+        torch.bmm(self._seen.mT, by, out=by_weight)
         if to_input:
             _product(by, weight.mT, self._by_seen)
-            self._by_x.addcmul_(self._by_seen, self._seen == self._x)
+            inside = self._seen.eq_(self._x)  # where it was not clamped
+            self._by_x.addcmul_(self._by_seen, inside)
         return self._by_x
 
 
-# The linear paths have a side as short as the code. Below this many columns a product
-# is made as its transpose: BLAS is two to three times as fast where rows are long.
+@dataclass(frozen=True)
+class _Layer:
+    """A hidden layer's tensors, their gradients and its buffers."""
+
+    weight: Tensor
+    by_weight: Tensor
+    bias: Tensor
+    by_bias: Tensor
+    activation: Tensor
+    slope: Tensor
+    by_activation: Tensor
+
+
+# Below this many columns a product is made as its transpose: BLAS is two to four times
+# as fast where rows are long.
 _NARROW = 16
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """``out = a b`` for each member."""
-    if out.shape[-1] < _NARROW:
-        out.copy_(torch.bmm(b.mT, a.mT).mT)
-    else:
+def rows_last(like: Tensor, n_rows: int, width: int) -> Tensor:
+    """An empty (members, rows, width) that lies in memory as (members, width, rows).
+
+    The layout of codes: they have few columns, and neither matrix products nor
+    elementwise loops are quick along those.
+    """
+    return like.new_empty(len(like), width, n_rows).mT
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None = None) -> None:
+    """``out = start + a b`` for each member, however ``out`` lies."""
+    if out.stride(-1) != 1:
+        a, b, out = b.mT, a.mT, out.mT
+        start = None if start is None else start.mT
+    elif out.shape[-1] < _NARROW:
+        product = torch.bmm(b.mT, a.mT).mT
+        if start is None:
+            out.copy_(product)
+        else:
+            torch.add(start, product, out=out)
+        return
+    if start is None:
         torch.bmm(a, b, out=out)
-
-
-def _add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
-    """``out += a b`` for each member."""
-    if out.shape[-1] < _NARROW:
-        out.add_(torch.bmm(b.mT, a.mT).mT)
     else:
-        out.baddbmm_(a, b)
+        torch.baddbmm(start, a, b, out=out)
