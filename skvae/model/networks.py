@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -275,37 +277,45 @@ class NetworkPass:
                 return rows_last(params.flat, n_rows, width)
             return params.flat.new_empty(len(params.flat), n_rows, width)
 
-        self._layers = []
-        for i, units in enumerate(network.hidden):
-            buffers = buffer(units), buffer(units), buffer(units)
-            self._layers.append(_Layer(*own(f"weight{i}"), *own(f"bias{i}"), *buffers))
-        self._activate = SLOPES[network.activation]
-        self._path, self._by_path = own("path")
-        self._bias, self._by_bias = own("bias")
-        if network.hidden:
-            self._head, self._by_head = own("head")
-        self._seen, self._by_seen, self._by_x = (
-            buffer(network.n_inputs, codes_in) for _ in range(3)
-        )
-        self._out, self._by_out = (
-            buffer(network.n_linear + network.n_extra, codes_out) for _ in range(2)
-        )
+        n_inputs, n_outputs = network.n_inputs, network.n_linear + network.n_extra
+        self._out, self._by_out = (buffer(n_outputs, codes_out) for _ in range(2))
         parts = [network.n_linear, network.n_extra]
         self.linear, self.extra = self._out.split(parts, -1)
         self.by_linear, self.by_extra = self._by_out.split(parts, -1)
+        self._path, self._by_path = own("path")
+        self._bias, by_bias = own("bias")
+        self._by_x, self._seen, self._by_seen = (
+            buffer(n_inputs, codes_in) for _ in range(3)
+        )
+        self._through_path = _product(self.by_linear, self._path.mT, self._by_x)
+        self._sum_by_out = _sum_of_rows(self._by_out, by_bias)
+        self._activate = SLOPES[network.activation]
+        # The layers, the head among them, and what lies between one and the next.
+        self._layers: list[_Layer] = []
+        self._hidden: list[tuple[Tensor, Tensor, Tensor]] = []
+        below = self._seen, self._by_seen
+        for i, units in enumerate(network.hidden):
+            h, slope, by_h = (buffer(units) for _ in range(3))
+            tensors = own(f"weight{i}"), own(f"bias{i}")
+            self._layers.append(_Layer(*tensors, below, (h, by_h)))
+            self._hidden.append((h, slope, by_h))
+            below = h, by_h
+        if network.hidden:
+            above = self._out, self._by_out
+            self._layers.append(_Layer(own("head"), own("bias"), below, above))
 
     def forward(self, x: Tensor) -> None:
         """Outputs of rows (n_members, n_rows, n_inputs), into `linear` and `extra`."""
         self._x = x
         if self._layers:
-            h = torch.clamp(x, -REACH, REACH, out=self._seen)
-            for layer in self._layers:
-                h = torch.baddbmm(layer.bias, h, layer.weight, out=layer.activation)
-                self._activate(h, layer.slope)
-            _product(h, self._head, self._out, self._bias)
+            torch.clamp(x, -REACH, REACH, out=self._seen)
+            for layer, (h, slope, _) in zip(self._layers, self._hidden, strict=False):
+                layer.forward()
+                self._activate(h, slope)
+            self._layers[-1].forward()
         else:
             self._out.copy_(self._bias)
-        _product(x, self._path, self.linear, self.linear)
+        _product(x, self._path, self.linear, self.linear)()
 
     def backward(self, *, to_input: bool) -> Tensor:
         """Gradient of the parameters and, with ``to_input``, of the rows.
@@ -315,38 +325,56 @@ class NetworkPass:
         by_x : Tensor of shape (n_members, n_rows, n_inputs)
             Meaningless without ``to_input``.
         """
-        by = self._by_out
-        torch.sum(by, 1, keepdim=True, out=self._by_bias)
-        _product(self._x.mT, self.by_linear, self._by_path)
+        _product(self._x.mT, self.by_linear, self._by_path)()
         if to_input:
-            _product(self.by_linear, self._path.mT, self._by_x)
+            self._through_path()
         if not self._layers:
+            self._sum_by_out()
             return self._by_x
-        weight, by_weight = self._head, self._by_head
-        for layer in reversed(self._layers):
-            torch.bmm(layer.activation.mT, by, out=by_weight)
-            by = torch.bmm(by, weight.mT, out=layer.by_activation).mul_(layer.slope)
-            torch.sum(by, 1, keepdim=True, out=layer.by_bias)
-            weight, by_weight = layer.weight, layer.by_weight
-        torch.bmm(self._seen.mT, by, out=by_weight)
+        first, *others = self._layers
+        for layer, hidden in zip(reversed(others), reversed(self._hidden), strict=True):
+            layer.by_bias()
+            layer.by_weight()
+            layer.by_input()
+            _, slope, by_h = hidden
+            by_h.mul_(slope)
+        first.by_bias()
+        first.by_weight()
         if to_input:
-            _product(by, weight.mT, self._by_seen)
+            first.by_input()
             inside = self._seen.eq_(self._x)  # where it was not clamped
             self._by_x.addcmul_(self._by_seen, inside)
         return self._by_x
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """A hidden layer's tensors, their gradients and its buffers."""
+# Work on tensors that stay where they are, laid out once and done at every batch.
+_Call: TypeAlias = Callable[[], object]
 
-    weight: Tensor
-    by_weight: Tensor
-    bias: Tensor
-    by_bias: Tensor
-    activation: Tensor
-    slope: Tensor
-    by_activation: Tensor
+
+class _Layer:
+    """An affine layer: its tensors, inputs and outputs, each with the gradient by it.
+
+    Attributes
+    ----------
+    forward : callable
+        Makes the outputs of the inputs.
+    by_weight, by_bias, by_input : callable
+        Make gradients of that by the outputs.
+    """
+
+    def __init__(
+        self,
+        weights: tuple[Tensor, Tensor],
+        biases: tuple[Tensor, Tensor],
+        inputs: tuple[Tensor, Tensor],
+        outputs: tuple[Tensor, Tensor],
+    ) -> None:
+        (weight, by_weight), (bias, by_bias) = weights, biases
+        (h, by_h), (out, by_out) = inputs, outputs
+        self.forward = _product(h, weight, out, bias)
+        self.by_weight = _product(h.mT, by_out, by_weight)
+        self.by_bias = _sum_of_rows(by_out, by_bias)
+        self.by_input = _product(by_out, weight.mT, by_h)
 
 
 # Below this many columns a product is made as its transpose: BLAS is two to four times
@@ -363,19 +391,25 @@ def rows_last(like: Tensor, n_rows: int, width: int) -> Tensor:
     return like.new_empty(len(like), width, n_rows).mT
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None = None) -> None:
+def _sum_of_rows(values: Tensor, out: Tensor) -> _Call:
+    return partial(torch.sum, values, 1, keepdim=True, out=out)
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None = None) -> _Call:
     """``out = start + a b`` for each member, however ``out`` lies."""
     if out.stride(-1) != 1:
         a, b, out = b.mT, a.mT, out.mT
         start = None if start is None else start.mT
-    elif out.shape[-1] < _NARROW:
-        product = torch.bmm(b.mT, a.mT).mT
-        if start is None:
-            out.copy_(product)
-        else:
-            torch.add(start, product, out=out)
-        return
+    elif out.shape[-1] < _NARROW and start is None:
+        flipped = out.new_empty(out.mT.shape)
+
+        left, right, unflipped = b.mT, a.mT, flipped.mT
+
+        def flip() -> None:
+            torch.bmm(left, right, out=flipped)
+            out.copy_(unflipped)
+
+        return flip
     if start is None:
-        torch.bmm(a, b, out=out)
-    else:
-        torch.baddbmm(start, a, b, out=out)
+        return partial(torch.bmm, a, b, out=out)
+    return partial(torch.baddbmm, start, a, b, out=out)

@@ -170,7 +170,10 @@ class _Chain:
         )
         self.std, self.noise, self.z, self.kl, self.inside = (code() for _ in range(5))
         self.log_prob = buffer(model.n_columns)
-        self.by_location, self.by_log_scale = self.decoder.by_linear, self.decoder.by_extra
+        self.by_location, self.by_log_scale = (
+            self.decoder.by_linear,
+            self.decoder.by_extra,
+        )
         self.collected = None
         if "log_scale" in params:
             self.collected = gradient["log_scale"]
