@@ -10,12 +10,14 @@ from skvae._version import __version__
 if TYPE_CHECKING:
     from skvae.estimators._callbacks import EpochMonitor
     from skvae.estimators.anomaly import VAEAnomalyDetector
+    from skvae.estimators.imputer import VAEImputer
     from skvae.estimators.transformer import VAETransformer
     from skvae.persistence import load
 
 __all__ = [
     "EpochMonitor",
     "VAEAnomalyDetector",
+    "VAEImputer",
     "VAETransformer",
     "__version__",
     "load",
@@ -24,6 +26,7 @@ __all__ = [
 _HOMES = {
     "EpochMonitor": "skvae.estimators._callbacks",
     "VAEAnomalyDetector": "skvae.estimators.anomaly",
+    "VAEImputer": "skvae.estimators.imputer",
     "VAETransformer": "skvae.estimators.transformer",
     "load": "skvae.persistence",
 }

@@ -34,9 +34,8 @@ PCA, and tells how well and how fast each did. Takes well under a minute, needs 
 network and writes no file unless asked to."""
 DETECT = """\
 Fits an outlier detector to a CSV file and prints its least likely rows with the
-columns that make them so. The numeric columns are used; text columns are left out,
-and rows with empty cells get no score. The delimiter (comma, semicolon, tab, bar) is
-recognised."""
+columns that make them so. Columns of text are categories, empty cells are missing. The
+delimiter (comma, semicolon, tab, bar) is recognised."""
 SCORED = """\
 With --output the file's rows are written again, all of them in their order, with these
 columns behind them:
@@ -44,7 +43,7 @@ columns behind them:
   p_value  how often a row like those of the table scores as low
   outlier  1 or 0
   reason   the columns that lower the score most: value (nats against the mean row)
-The four are empty for rows with empty cells. Exit status: 0, or 2 after an error."""
+Exit status: 0, or 2 after an error."""
 
 
 class CommandError(Exception):
@@ -179,14 +178,13 @@ def _detect(arguments: argparse.Namespace) -> Iterator[str]:
     _refuse(output and writable(output))
     _refuse(plot and drawable(plot))
     table = read_csv(arguments.table, ignore=arguments.ignore)
-    complete = table.complete
-    X = table.values[complete]
-    yield f"{table.path}: {len(complete)} rows, {len(table.names)} numeric columns"
+    X = table.values
+    yield f"{table.path}: {len(X)} rows, {len(table.names)} columns"
     yield from _notes(table)
     if len(X) < _LEAST_ROWS:
         raise CommandError(
-            f"{table.path} has {len(X)} rows without empty cells, but {_LEAST_ROWS} "
-            f"are needed to learn what is normal"
+            f"{table.path} has {len(X)} rows, but {_LEAST_ROWS} are needed to learn "
+            f"what is normal"
         )
     detector, seconds, warned = _fitted(X, table.names, arguments)
     yield from warned
@@ -203,7 +201,7 @@ def _detect(arguments: argparse.Namespace) -> Iterator[str]:
         verdict = "yes" if flagged[i] else "no"
         (parts,) = detector.explain(X[[i]])
         why = reasons(table.names, X[i], parts, width=WIDTH - 28)
-        yield f"{table.lines[complete][i]:7}  {scores[i]:8.1f}  {verdict:7}  {why}"
+        yield f"{table.lines[i]:7}  {scores[i]:8.1f}  {verdict:7}  {why}"
     if len(shown) and flagged.sum() > flagged[shown].sum():
         yield f"   ...  more outliers: {flagged.sum() - flagged[shown].sum()}"
     if output is not None:
@@ -237,16 +235,6 @@ def _notes(table: CsvTable) -> Iterator[str]:
         yield _note("numbers such as 3,14 are read with a decimal comma")
     for reason, names in table.left_out.items():
         yield _note(f"left out ({reason}): {_some(names)}")
-    holes = np.isnan(table.values)
-    if table.complete.all():
-        return
-    worst = int(holes.sum(axis=0).argmax())
-    without = (~np.delete(holes, worst, axis=1).any(axis=1)).sum()
-    yield _note(
-        f"{(~table.complete).sum()} rows have empty cells and get no score, "
-        f"{table.complete.sum()} are used; --ignore {table.names[worst]!r} would leave "
-        f"{without}"
-    )
 
 
 def _some(names: list[str], most: int = 8) -> str:
@@ -282,15 +270,10 @@ def _fitted(
 def _write_scored(
     table: CsvTable, output: Path, detector: VAEAnomalyDetector, scores: np.ndarray
 ) -> None:
-    complete = table.complete
-    X = table.values[complete]
-
-    def column(texts: Sequence[str]) -> list[str]:
-        filled = iter(texts)
-        return [next(filled) if whole else "" for whole in complete]
+    X = table.values
 
     def numbers(values: Any) -> list[str]:
-        return column([table.text_of(value) for value in values])
+        return [table.text_of(value) for value in values]
 
     parts = detector.explain(X)
     why = [reasons(table.names, x, part) for x, part in zip(X, parts)]
@@ -300,7 +283,7 @@ def _write_scored(
             "score": numbers(scores),
             "p_value": numbers(detector.p_values(X)),
             "outlier": numbers(scores < detector.offset_),
-            "reason": column(why),
+            "reason": why,
         },
     )
 

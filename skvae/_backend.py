@@ -76,9 +76,9 @@ def resolve_device(name: str, work: int) -> torch.device:
     return device
 
 
-def scoring_dtype(array: np.ndarray, device: torch.device) -> torch.dtype:
+def scoring_dtype(dtype: np.dtype[Any], device: torch.device) -> torch.dtype:
     """The precision of an answer: that of the question, where the device has it."""
-    if array.dtype == np.float32 or device.type == "mps":
+    if dtype == np.float32 or device.type == "mps":
         return torch.float32
     return torch.float64
 

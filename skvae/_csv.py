@@ -1,4 +1,4 @@
-"""Users' CSV files: numbers out of them, scores beside them. Standard library only."""
+"""Users' CSV files: tables out of them, scores beside them. Standard library only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SEEN_ROWS = 20
 
 
 class TableError(ValueError):
-    """A file that can't be read as a table of numbers; the message says where."""
+    """A file that can't be read as a table; the message says where."""
 
 
 @dataclass
@@ -58,6 +58,11 @@ class _ColumnCells:
     def n_numbers(self) -> int:
         return len(self.values) - self.n_empty - self.n_text
 
+    @property
+    def is_text(self) -> bool:
+        """Whether most of its cells are words."""
+        return self.n_text > self.n_numbers
+
     def counts_rows(self) -> bool:
         """Whether the cells are the numbers of the rows, as an index written along."""
         own = np.frombuffer(self.values)
@@ -66,7 +71,7 @@ class _ColumnCells:
 
 @dataclass(frozen=True)
 class CsvTable:
-    """The numeric part of a CSV file.
+    """A CSV file as a table.
 
     Attributes
     ----------
@@ -78,9 +83,10 @@ class CsvTable:
     width : int
         Number of columns in the file.
     names : tuple of str
-        Of the numeric columns.
-    values : ndarray of shape (n_rows, n_numeric)
-        NaN where a cell is empty.
+        Of the columns that are used.
+    values : ndarray of shape (n_rows, n_used)
+        Floats, NaN where a cell is empty; objects where some columns hold text, None
+        where such a cell is empty.
     lines : ndarray of int of shape (n_rows,)
         Line of the file that each row ends on, the first line being 1.
     left_out : dict of str to list of str
@@ -96,11 +102,6 @@ class CsvTable:
     values: np.ndarray
     lines: np.ndarray
     left_out: dict[str, list[str]]
-
-    @property
-    def complete(self) -> np.ndarray:
-        """Whether each row has all its cells, (n_rows,) bool."""
-        return ~np.isnan(self.values).any(axis=1)
 
     def text_of(self, number: float) -> str:
         """A number as the file writes them."""
@@ -132,7 +133,7 @@ class CsvTable:
 
 
 def read_csv(path: Path, *, ignore: Sequence[str] = ()) -> CsvTable:
-    """Read a CSV file's numeric columns.
+    """Read a CSV file's columns of numbers and of text.
 
     The delimiter is recognised among comma, semicolon, tab and bar; in files with
     another one than the comma, 3,14 is a number. A first row of numbers only is data,
@@ -175,18 +176,47 @@ def read_csv(path: Path, *, ignore: Sequence[str] = ()) -> CsvTable:
                 commas |= column.take(cell, line, decimal_comma=delimiter != ",")
     if not lines:
         raise TableError(f"{path} has a header, but no rows.")
-    numeric, left_out = _sorted_out(path, columns, ignore)
+    used, left_out = _sorted_out(path, columns, ignore)
+    held = {place: np.frombuffer(columns[place].values) for place in used}
+    worded = [place for place in used if columns[place].is_text]
+    cells = dict(held)
+    if worded:
+        with opened(path) as source:
+            cells |= _texts(_rows(source, delimiter), worded, skip=has_header)
+    named = {place: columns[place].name for place in used}
+    # Where each row has another text, it names the row.
+    for place in worded:
+        if len(set(cells[place])) == len(lines):
+            left_out.setdefault("another text in each row", []).append(named.pop(place))
+    if not named:
+        raise TableError(
+            f"{path} has no column to learn from. Left out: "
+            + "; ".join(f"{why}: {', '.join(some)}" for why, some in left_out.items())
+            + "."
+        )
     return CsvTable(
         path=path,
         delimiter=delimiter,
         decimal_comma=commas,
         has_header=has_header,
         width=len(columns),
-        names=tuple(column.name for column in numeric),
-        values=np.column_stack([np.frombuffer(column.values) for column in numeric]),
+        names=tuple(named.values()),
+        values=np.column_stack([cells[place] for place in named]),
         lines=np.frombuffer(lines, dtype=np.int64),
         left_out=left_out,
     )
+
+
+def _texts(
+    rows: Iterator[tuple[int, list[str]]], places: list[int], *, skip: bool
+) -> dict[int, np.ndarray]:
+    """Cells of the columns at these places, None where they are empty."""
+    kept: dict[int, list[str | None]] = {place: [] for place in places}
+    for _, row in islice(rows, int(skip), None):
+        for place, cells in kept.items():
+            cell = row[place].strip()
+            cells.append(None if cell.lower() in EMPTY else cell)
+    return {place: np.array(cells, dtype=object) for place, cells in kept.items()}
 
 
 def as_number(cell: str) -> float | None:
@@ -257,30 +287,28 @@ def _columns(first: list[str]) -> tuple[list[_ColumnCells], bool]:
 
 def _sorted_out(
     path: Path, columns: list[_ColumnCells], ignore: Sequence[str]
-) -> tuple[list[_ColumnCells], dict[str, list[str]]]:
-    """The numeric columns, and the names of the others by the reason why."""
+) -> tuple[list[int], dict[str, list[str]]]:
+    """Places of the columns to use, and the names of the others by the reason why."""
     unknown = sorted(set(ignore) - {column.name for column in columns})
     if unknown:
         raise TableError(
             f"{path} has no column {', '.join(map(repr, unknown))} to ignore. Its "
             f"columns: {', '.join(column.name for column in columns)}."
         )
-    numeric, left_out = [], dict[str, list[str]]()
+    used, left_out = [], dict[str, list[str]]()
     for place, column in enumerate(columns):
         if column.name in ignore:
             reason = "ignored as asked"
-        elif column.n_text > column.n_numbers:
-            reason = "text"
-        elif not column.n_numbers:
+        elif not column.n_numbers and not column.n_text:
             reason = "empty"
         elif place == 0 and column.name == "column 1" and column.counts_rows():
             reason = "numbers of the rows"
         else:
-            numeric.append(column)
+            used.append(place)
             continue
         left_out.setdefault(reason, []).append(column.name)
-    for column in numeric:
-        if column.n_text:
+    for column in (columns[place] for place in used):
+        if column.n_text and not column.is_text:
             line, cell = column.first_text
             raise TableError(
                 f"{path}, line {line}, column {column.name!r}: {cell!r} is not a "
@@ -288,10 +316,4 @@ def _sorted_out(
                 f"numbers). Correct or empty the cells, or leave the column out: "
                 f"--ignore {column.name!r}."
             )
-    if not numeric:
-        raise TableError(
-            f"{path} has no numeric column. Left out: "
-            + "; ".join(f"{why}: {', '.join(some)}" for why, some in left_out.items())
-            + "."
-        )
-    return numeric, left_out
+    return used, left_out

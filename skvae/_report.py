@@ -30,7 +30,9 @@ def reasons(
     Parameters
     ----------
     names : sequence of str of length n_columns
-    values, contributions : ndarray of shape (n_columns,)
+    values : ndarray of shape (n_columns,)
+        Numbers or texts.
+    contributions : ndarray of shape (n_columns,)
     most : int
         Columns to name; fewer where fewer lower the score.
     width : int or None
@@ -40,12 +42,18 @@ def reasons(
     for j in np.argsort(contributions, kind="stable")[:most]:
         if contributions[j] >= 0:
             break
-        more = f"{names[j]} = {values[j]:.6g} ({contributions[j]:.1f})"
+        more = f"{names[j]} = {_told(values[j])} ({contributions[j]:.1f})"
         more = f"{told}, {more}" if told else more
         if told and width is not None and len(more) > width:
             break
         told = more
     return told
+
+
+def _told(value: Any) -> str:
+    if value is None or value != value:
+        return "missing"
+    return value if isinstance(value, str) else f"{value:.6g}"
 
 
 def paragraph(text: str, indent: int) -> str:

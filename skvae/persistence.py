@@ -28,18 +28,19 @@ from sklearn.utils.validation import check_is_fitted
 
 from skvae._version import __version__
 from skvae.estimators.anomaly import VAEAnomalyDetector
+from skvae.estimators.imputer import VAEImputer
 from skvae.estimators.transformer import VAETransformer
 from skvae.model.latent import LatentModel
 from skvae.table.containers import Container
 from skvae.table.schema import Column, Schema
 
-Estimator: TypeAlias = VAETransformer | VAEAnomalyDetector
+Estimator: TypeAlias = VAETransformer | VAEAnomalyDetector | VAEImputer
 
 FORMAT = 1
 """Raised whenever an older version could not read what this one writes."""
 
 ESTIMATORS: dict[str, type[Estimator]] = {
-    cls.__name__: cls for cls in (VAETransformer, VAEAnomalyDetector)
+    cls.__name__: cls for cls in (VAETransformer, VAEAnomalyDetector, VAEImputer)
 }
 RECORDS: dict[str, type[Any]] = {
     cls.__name__: cls for cls in (Schema, Column, Container)
@@ -54,12 +55,12 @@ _DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')
 _NOT_OURS = ("_skl_callbacks", "_metadata_request", "_parent_callback_ctx")
 
 
-def save(estimator: Estimator, path: str | os.PathLike[str]) -> None:
+def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator to a file; the function behind its method `save`.
 
     Parameters
     ----------
-    estimator : VAETransformer or VAEAnomalyDetector
+    estimator : VAETransformer, VAEAnomalyDetector or VAEImputer
         Fitted.
     path : str or path-like
         An existing file is replaced.
@@ -74,7 +75,7 @@ def save(estimator: Estimator, path: str | os.PathLike[str]) -> None:
     cls = type(estimator)
     if ESTIMATORS.get(cls.__name__) is not cls:
         raise TypeError(
-            f"Only {' and '.join(ESTIMATORS)} are saved, got {cls.__name__}. Save the "
+            f"Only {', '.join(ESTIMATORS)} are saved, got {cls.__name__}. Save the "
             f"fitted estimator inside it, or pickle it where you trust the file."
         )
     check_is_fitted(estimator)
@@ -90,7 +91,7 @@ def load(path: str | os.PathLike[str]) -> Estimator:
 
     Returns
     -------
-    estimator : VAETransformer or VAEAnomalyDetector
+    estimator : VAETransformer, VAEAnomalyDetector or VAEImputer
         Fitted, on the CPU. With the same versions of the libraries on the same kind of
         machine every answer is that of the saved one, to the last bit.
 
@@ -132,7 +133,7 @@ def load(path: str | os.PathLike[str]) -> Estimator:
     if name not in ESTIMATORS:
         raise ValueError(
             f"{path} holds an estimator of class {name!r}, but only "
-            f"{' and '.join(ESTIMATORS)} are loaded."
+            f"{', '.join(ESTIMATORS)} are loaded."
         )
     unknown = sorted(set(params) - set(ESTIMATORS[name]._get_param_names()))
     if unknown:

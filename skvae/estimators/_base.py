@@ -7,30 +7,34 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    _fit_context,
-)
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.utils import Tags
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight
 
 from skvae._backend import fresh_seed, sample_positions
 from skvae._version import __version__
 from skvae.estimators._callbacks import CallbackSupportMixin, FitTask
+from skvae.estimators._fitted import encode
 from skvae.estimators._parameters import CONSTRAINTS, resolve_settings
-from skvae.estimators._questions import FLOATS, Questions, encode
+from skvae.estimators._questions import Questions
+from skvae.estimators._summary import (
+    at_floor,
+    coded_table,
+    noise_variance,
+    summarise,
+)
+from skvae.estimators._tables import read_table
 from skvae.inference.explanation import contributions
-from skvae.inference.scoring import draw_bank, read
-from skvae.model.closed_form import dependent_columns
+from skvae.inference.scoring import draw_bank
 from skvae.model.latent import LatentModel
-from skvae.model.terms import Terms
 from skvae.table.containers import Container
+from skvae.table.raw import RawTable
 from skvae.table.schema import Schema
 from skvae.training.fit import CodedTable, Settings, fit_model, partial_fit_model
 from skvae.training.history import History
@@ -56,20 +60,32 @@ _CALLER = 4
 class Training:
     """A table on its way through a fit."""
 
-    table: np.ndarray
+    raw: RawTable
     schema: Schema
     container: Container
     coded: CodedTable
     settings: Settings
     seed: int
 
+    @cached_property
+    def part(self) -> np.ndarray:
+        """Positions of the rows on which averages are taken."""
+        return sample_positions(len(self.raw), _SUMMARY_ROWS, self.seed)
 
-class BaseVAE(
-    Questions,
-    CallbackSupportMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    BaseEstimator,
-):
+    @cached_property
+    def weight_of_part(self) -> np.ndarray | None:
+        """Their weights."""
+        weight = self.coded.weight
+        return None if weight is None else weight[self.part]
+
+    @cached_property
+    def jacobian(self) -> float:
+        """Mean of what turns a row's coded density into one in the user's units."""
+        rows = self.schema.log_jacobian(self.raw.take(self.part)).sum(axis=1)
+        return float(np.average(rows, weights=self.weight_of_part))
+
+
+class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
     """Shared shell of the estimators."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = dict(CONSTRAINTS)
@@ -94,6 +110,10 @@ class BaseVAE(
         n_components: int | str = "auto",
         *,
         likelihood: str | dict[Any, str] = "auto",
+        categorical_features: Any = "from_dtype",
+        min_frequency: int | float | None = None,
+        max_categories: int | None = None,
+        handle_unknown: str = "missing",
         noise: str = "auto",
         hidden_layer_sizes: Any = "auto",
         activation: str = "silu",
@@ -104,7 +124,7 @@ class BaseVAE(
         kl_warmup: float = 0.0,
         free_bits: float = 0.0,
         prior: str = "normal",
-        n_importance_samples: int = 1,
+        n_importance_samples: int | str = "auto",
         alpha: float = 0.01,
         l1_ratio: float = 0.0,
         batch_size: int | str = "auto",
@@ -125,6 +145,10 @@ class BaseVAE(
     ) -> None:
         self.n_components = n_components
         self.likelihood = likelihood
+        self.categorical_features = categorical_features
+        self.min_frequency = min_frequency
+        self.max_categories = max_categories
+        self.handle_unknown = handle_unknown
         self.noise = noise
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -173,13 +197,15 @@ class BaseVAE(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Numbers, all finite; at least two rows and one column that varies.
+        X : table of shape (n_samples, n_features)
+            An array or a frame of pandas, polars or pyarrow: numbers, text, categories,
+            booleans, dates; NaN, None, NA and NaT are missing cells. At least two rows
+            and one column that varies; every column with an observed cell.
         y : Ignored
             Present for scikit-learn's conventions.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, not negative.
-        X_val : array-like of shape (n_rows, n_features), default=None
+        X_val : table of shape (n_rows, n_features), default=None
             Rows for early stopping, in place of `validation_fraction` of X.
 
         Returns
@@ -198,8 +224,10 @@ class BaseVAE(
             training = self._prepare(X, sample_weight, go_on=go_on)
             validation = None
             if X_val is not None:
-                X_val = validate_data(self, X_val, reset=False, dtype=FLOATS)
-                validation = encode(training.schema, X_val)
+                held_out = read_table(self, X_val, reset=False)
+                validation = encode(
+                    training.schema, held_out, unknown=self.handle_unknown
+                )
             task = FitTask(self, X, y, training.settings.plan.n_epochs)
             fit = fit_model(
                 training.coded,
@@ -227,7 +255,7 @@ class BaseVAE(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : table of shape (n_samples, n_features)
         y : Ignored
             Present for scikit-learn's conventions.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -273,15 +301,12 @@ class BaseVAE(
 
     def _prepare(self, X: Any, sample_weight: Any, *, go_on: bool) -> Training:
         """Check the table, learn the schema, code the rows, settle the parameters."""
-        # One memory layout: sums then round alike, and equal tables give equal fits.
-        table = validate_data(
-            self, X, reset=not go_on, dtype=FLOATS, order="C", ensure_min_samples=2
-        )
+        raw = read_table(self, X, reset=not go_on, min_rows=2)
         container = self._container if go_on else Container.of(X)
         weight = None
         if sample_weight is not None:
             weight = _check_sample_weight(
-                sample_weight, table, dtype=np.float64, ensure_non_negative=True
+                sample_weight, raw.numbers, dtype=np.float64, ensure_non_negative=True
             )
             present = weight > 0
             if present.sum() < 2:
@@ -290,30 +315,24 @@ class BaseVAE(
                     f"zero for all rows except {present.sum()}. Give more rows weight."
                 )
             if not present.all():
-                table, weight = table[present], weight[present]
+                raw, weight = raw.take(present), weight[present]
         names = getattr(self, "feature_names_in_", None)
-        schema = self._schema if go_on else self._learn_schema(table, names, weight)
-        active = [schema.columns[j] for j in schema.active]
-        scale = np.array([column.scale for column in active])
+        schema = self._schema if go_on else self._learn_schema(raw, names, weight)
+        values = encode(schema, raw, unknown=self.handle_unknown)
         settings = resolve_settings(
             self.get_params(deep=False),
             kinds=schema.kinds,
-            n_rows=len(table),
-            n_components=self._default_components(len(active)),
+            n_rows=len(raw),
+            holed=bool(np.isnan(values).any()),
+            n_components=self._default_components(len(schema.active)),
             max_steps=self._max_steps,
             noise=self._noise,
         )
         if go_on:
             self._check_same_architecture(settings)
-        coded = CodedTable(
-            encode(schema, table),
-            weight,
-            schema.kinds,
-            scale / np.exp(np.log(scale).mean()),
-            np.array([column.resolution for column in active]) / scale,
-        )
+        coded = coded_table(schema, values, weight)
         seed = fresh_seed(self.random_state)
-        return Training(table, schema, container, coded, settings, seed)
+        return Training(raw, schema, container, coded, settings, seed)
 
     def _check_same_architecture(self, settings: Settings) -> None:
         """Going on from an earlier fit keeps the shape of the model."""
@@ -326,12 +345,15 @@ class BaseVAE(
                 )
 
     def _learn_schema(
-        self, table: np.ndarray, names: Any, weight: np.ndarray | None
+        self, raw: RawTable, names: Any, weight: np.ndarray | None
     ) -> Schema:
         schema = Schema.learn(
-            table,
+            raw,
             names=names,
             likelihood=self.likelihood,
+            categorical_features=self.categorical_features,
+            min_frequency=self.min_frequency,
+            max_categories=self.max_categories,
             continuous=self._continuous,
             sample_weight=weight,
             scaling=self._scaling,
@@ -363,7 +385,7 @@ class BaseVAE(
     def _report(self, training: Training, history: History) -> None:
         every = max(1, training.settings.plan.n_epochs // 20)
         if self.verbose and history.n_epochs % every == 0:
-            jacobian = training.schema.log_jacobian.sum()
+            jacobian = training.jacobian
             line = f"[{type(self).__name__}] pass {history.n_epochs} of at most "
             line += f"{training.settings.plan.n_epochs}: loss "
             line += f"{history.loss[-1] - jacobian:.4f} nats a row"
@@ -382,20 +404,17 @@ class BaseVAE(
     ) -> dict[str, Any]:
         """All attributes of an estimator with this model."""
         schema, settings = training.schema, training.settings
-        jacobian = float(schema.log_jacobian.sum())
+        jacobian, part = training.jacobian, training.part
         bank = draw_bank(self.n_score_samples, settings.n_components, training.seed)
-        part = sample_positions(len(training.table), _SUMMARY_ROWS, training.seed)
-        summary = _summary(model, training.coded.values[part])
-        score = self._score
+        coded = training.coded.values[part]
+        summary = summarise(model, coded)
+        parts = contributions(model, coded, bank, self._score)
+        if self._score.has_units:
+            parts = parts + schema.log_jacobian(training.raw.take(part))
         contribution = np.zeros(len(schema.columns))
-        weight = training.coded.weight
         contribution[schema.active] = np.average(
-            contributions(model, training.coded.values[part], bank, score),
-            axis=0,
-            weights=None if weight is None else weight[part],
+            parts, axis=0, weights=training.weight_of_part
         )
-        if score.has_units:
-            contribution[schema.active] += schema.log_jacobian
         validation = np.asarray(history.validation) + jacobian
         return {
             "_schema": schema,
@@ -413,7 +432,13 @@ class BaseVAE(
                 None if history.best is None else history.best + jacobian
             ),
             "likelihood_": tuple(column.kind for column in schema.columns),
-            "noise_variance_": _noise_variance(schema, settings.noise, summary.noise),
+            "categories_": [
+                np.array(column.levels, dtype=object) if column.levels else None
+                for column in schema.columns
+            ],
+            "noise_variance_": noise_variance(
+                schema, settings.noise, model.likelihood.continuous, summary.noise
+            ),
             "kl_per_component_": summary.kl,
             "n_active_components_": int((summary.spread > _ACTIVE_VARIANCE).sum()),
             "device_": str(settings.device),
@@ -421,7 +446,6 @@ class BaseVAE(
 
     def _warn(self, training: Training) -> None:
         """Say what a user may want to act on."""
-        schema = training.schema
         if self.variational and self.n_active_components_ == 0:
             warnings.warn(
                 f"No component of the code carries information: the posterior "
@@ -430,18 +454,12 @@ class BaseVAE(
                 ConvergenceWarning,
                 stacklevel=_CALLER,
             )
-        likelihood = self._model.likelihood
-        scaled = np.array(likelihood.scaled, dtype=bool)
-        positions = schema.active[scaled]
-        scale = np.array([schema.columns[j].scale for j in positions])
-        noise = np.broadcast_to(self.noise_variance_, (len(schema.columns),))
-        at_floor = noise[positions] <= 1.1 * likelihood.floor.numpy()[scaled] * scale**2
-        copies = schema.active[dependent_columns(training.coded.values)]
-        low = np.intersect1d(positions[at_floor], copies)
-        if len(low):
-            named = [schema.columns[j].name or f"column {j}" for j in low]
+        low = at_floor(
+            training.schema, self._model, training.coded, self.noise_variance_
+        )
+        if low:
             warnings.warn(
-                f"The noise of these columns is at its floor: {', '.join(named)}. They "
+                f"The noise of these columns is at its floor: {', '.join(low)}. They "
                 f"follow exactly from other columns, and their density is as large as "
                 f"that floor allows. Drop copies and sums of columns.",
                 ConvergenceWarning,
@@ -475,39 +493,9 @@ class BaseVAE(
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        if tags.transformer_tags is not None:
+            tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.n_components_
-
-
-@dataclass(frozen=True)
-class _Summary:
-    """Averages over training rows: one number a component, or a scaled column."""
-
-    kl: np.ndarray
-    spread: np.ndarray
-    noise: np.ndarray
-
-
-def _summary(model: LatentModel, coded: np.ndarray) -> _Summary:
-    def reading(terms: Terms) -> tuple[torch.Tensor, ...]:
-        variance = model.likelihood.variance(terms.params)
-        if variance.shape[2] == 1:
-            variance = variance.expand(-1, -1, terms.x.shape[1], -1)
-        return terms.kl.mean(0), terms.mean[0], variance.mean((0, 1))
-
-    kl, mean, noise = read(model, coded, None, reading)
-    return _Summary(kl.mean(0), mean.var(0), noise.mean(0))
-
-
-def _noise_variance(schema: Schema, noise: str, coded: np.ndarray) -> Any:
-    """Noise variance in the user's units: a number if shared, else one a column."""
-    kinds = [column.kind for column in schema.columns]
-    scale = np.array([column.scale for column in schema.columns])
-    variance = np.where(np.array(kinds) == "constant", 0.0, np.nan)
-    scaled = [j for j in schema.active if kinds[j] in ("gaussian", "student_t")]
-    variance[scaled] = coded * scale[scaled] ** 2
-    return float(variance[scaled].max()) if noise == "shared" and scaled else variance

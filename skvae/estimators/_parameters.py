@@ -8,10 +8,11 @@ from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 
 from skvae._backend import resolve_device
 from skvae.model.networks import ACTIVATIONS, Network
+from skvae.table.kinds import REQUESTABLE
 from skvae.training.fit import Settings
 from skvae.training.loop import SCHEDULES, Plan
 
@@ -19,13 +20,23 @@ T = TypeVar("T", bound=type)
 
 # Below this, held-out rows are too few to tell whether training helped.
 _FEW_ROWS = 50
+# Draws of each row where the bound is that of rows with missing cells.
+_DRAWS_OF_HOLED_ROWS = 5
 
 _AUTO = StrOptions({"auto"})
 _SHARE = Interval(Real, 0, 1, closed="left")
 
 CONSTRAINTS: dict[str, list[Any]] = {
     "n_components": [Interval(Integral, 1, None, closed="left"), _AUTO],
-    "likelihood": [StrOptions({"auto", "gaussian", "student_t", "bernoulli"}), dict],
+    "likelihood": [StrOptions({"auto", *REQUESTABLE}), dict],
+    "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
+    "min_frequency": [
+        Interval(Integral, 1, None, closed="left"),
+        Interval(RealNotInt, 0, 1, closed="neither"),
+        None,
+    ],
+    "max_categories": [Interval(Integral, 1, None, closed="left"), None],
+    "handle_unknown": [StrOptions({"missing", "error"})],
     "noise": [StrOptions({"auto", "shared", "column", "network"})],
     "hidden_layer_sizes": [
         "array-like",
@@ -40,7 +51,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "kl_warmup": [Interval(Real, 0, 1, closed="both")],
     "free_bits": [Interval(Real, 0, None, closed="left")],
     "prior": [StrOptions({"normal"})],
-    "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
+    "n_importance_samples": [Interval(Integral, 1, None, closed="left"), _AUTO],
     "alpha": [Interval(Real, 0, None, closed="left")],
     "l1_ratio": [Interval(Real, 0, 1, closed="both")],
     "batch_size": [Interval(Integral, 1, None, closed="left"), _AUTO],
@@ -62,9 +73,23 @@ CONSTRAINTS: dict[str, list[Any]] = {
 
 _DOCS = """\
 likelihood : str or dict, default="auto"
-    What the columns are: "gaussian", "student_t" (heavy tails), "bernoulli" (0/1);
-    one name for all, or a dict from column name or position to a name, the other
-    columns "auto". {auto_likelihood}
+    What the columns are: for real numbers "gaussian", "student_t" (heavy tails),
+    "lognormal" (positive); for 0/1 "bernoulli"; for levels "categorical", "ordinal"
+    (in their order); for counts "poisson", "negative_binomial", "multinomial" (all
+    such columns share a total). One name for all columns of numbers, or a dict from
+    column name or position to a name, the other columns "auto". {auto_likelihood}
+categorical_features : "from_dtype", array-like or None, default="from_dtype"
+    Columns that hold categories: those of text and of categorical dtypes, or names,
+    positions or a mask of them beside these. None takes columns of text alone.
+min_frequency : int or float, default=None
+    Rows, or the share of rows, below which a level is grouped with the other
+    infrequent ones.
+max_categories : int, default=None
+    Most levels that a column may have before the infrequent ones are grouped; None
+    allows 100.
+handle_unknown : {{"missing", "error"}}, default="missing"
+    What a level is that the column did not show in `fit`: missing, with a warning, or
+    an error.
 noise : {{"auto", "shared", "column", "network"}}, default="auto"
     Scale of the continuous columns: one in the units of X ("shared", probabilistic
     PCA in the linear limit), one a column ("column", factor analysis), or a function
@@ -93,9 +118,10 @@ free_bits : float, default=0.0
     Nats of KL that each component may spend for free (Kingma et al., 2016).
 prior : {{"normal"}}, default="normal"
     Density of the codes.
-n_importance_samples : int, default=1
+n_importance_samples : int or "auto", default="auto"
     Draws of each row in training. 1 is the ELBO, more the importance-weighted bound
-    (Burda et al., 2016).
+    (Burda et al., 2016), that of the observed cells where others are missing (Mattei
+    and Frellsen, 2019). "auto" is 1 for complete tables and 5 for others.
 alpha : float, default=0.01
     Strength of the penalty on the networks' weights, decoupled from the gradient
     (AdamW). The linear paths, biases and scales are free.
@@ -171,8 +197,8 @@ feature_names_in_ : ndarray of shape (n_features,)
 """
 
 _TRANSFORMER_WORDS = {
-    "auto_likelihood": '"auto" is bernoulli for\n    columns of 0 and 1 only, gaussian '
-    "for the others.",
+    "auto_likelihood": '"auto" is bernoulli for\n    0 and 1, categorical for text, '
+    "ordinal for ordered categories, gaussian for\n    other numbers.",
     "auto_noise": '"auto" is "network", and "column" for a\n    plain auto-encoder.',
     "auto_max_iter": '"auto" allows eight steps a row, 20 to 5000 in all.',
     "learning_rate_init": "0.002",
@@ -180,8 +206,8 @@ _TRANSFORMER_WORDS = {
 }
 _DETECTOR_WORDS = {
     **_TRANSFORMER_WORDS,
-    "auto_likelihood": '"auto" is bernoulli for\n    columns of 0 and 1 only, '
-    "student_t for the others.",
+    "auto_likelihood": '"auto" is bernoulli for\n    0 and 1, categorical for text, '
+    "ordinal for ordered categories, student_t for\n    other numbers.",
     "auto_noise": '"auto" is "column".',
     "auto_max_iter": '"auto" allows eight steps a row, 20 to 200\n    in all: outliers '
     "are learned last.",
@@ -208,6 +234,7 @@ def resolve_settings(
     *,
     kinds: tuple[str, ...],
     n_rows: int,
+    holed: bool,
     n_components: int,
     max_steps: int,
     noise: str,
@@ -220,6 +247,8 @@ def resolve_settings(
         The estimator's parameters.
     kinds : tuple of str of length n_columns
     n_rows : int
+    holed : bool
+        Whether cells are missing.
     n_components, max_steps, noise
         What the estimator takes "auto" for.
 
@@ -233,11 +262,15 @@ def resolve_settings(
     if not variational:
         _reject_for_autoencoder(params)
         noise = "column" if params["noise"] == "auto" else noise
-    if params["n_importance_samples"] > 1 and params["free_bits"]:
+    n_importance_samples = params["n_importance_samples"]
+    if n_importance_samples == "auto":
+        bound = holed and variational and not params["free_bits"]
+        n_importance_samples = _DRAWS_OF_HOLED_ROWS if bound else 1
+    if n_importance_samples > 1 and params["free_bits"]:
         raise ValueError(
             "free_bits bounds the closed-form KL, which the importance-weighted bound "
             f"has not, got free_bits={params['free_bits']} with n_importance_samples="
-            f"{params['n_importance_samples']}. Set one of them to its default."
+            f"{n_importance_samples}. Set one of them to its default."
         )
     hidden = _hidden(params["hidden_layer_sizes"], len(kinds))
     few = params["early_stopping"] == "auto" and n_rows < _FEW_ROWS
@@ -267,7 +300,7 @@ def resolve_settings(
         noise=noise,
         start=params["start"],
         variational=variational,
-        n_importance_samples=params["n_importance_samples"],
+        n_importance_samples=n_importance_samples,
         free_bits=params["free_bits"],
         alpha=params["alpha"],
         l1_ratio=params["l1_ratio"],
@@ -312,7 +345,7 @@ def _reject_for_autoencoder(params: dict[str, Any]) -> None:
         "beta": params["beta"] != 1.0,
         "free_bits": params["free_bits"] > 0,
         "kl_warmup": params["kl_warmup"] > 0,
-        "n_importance_samples": params["n_importance_samples"] > 1,
+        "n_importance_samples": params["n_importance_samples"] not in ("auto", 1),
     }
     for name, contradicts in contradictions.items():
         if contradicts:

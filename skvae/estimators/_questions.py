@@ -1,115 +1,30 @@
-"""The questions that both estimators answer: one method each."""
+"""The questions that all estimators answer: one method each."""
 
 from __future__ import annotations
 
 import os
-from numbers import Integral
+from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import torch
-from sklearn.base import TransformerMixin
 from sklearn.utils import check_scalar
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from skvae._backend import fresh_seed, resolve_device, scoring_dtype
+from skvae._backend import fresh_seed
+from skvae.estimators._conditions import code_conditions, warn_of_few
+from skvae.estimators._fitted import Fitted
+from skvae.estimators._tables import in_blocks
 from skvae.inference.explanation import contributions
-from skvae.inference.generation import decode_codes, sample_rows
+from skvae.inference.generation import sample_given, sample_rows
 from skvae.inference.imputation import conditional_draws, conditional_mean
-from skvae.inference.scoring import SCORES, Score, read, score_rows
-from skvae.model.latent import LatentModel
-from skvae.model.terms import Terms
-from skvae.table.containers import Container
-from skvae.table.schema import Schema
-
-FLOATS = (np.float64, np.float32)
-# Scales from the centre beyond which all cells are equally far: the square of their
-# force on the fit is still finite in float32.
-_FAR = 1e10
+from skvae.inference.intervals import predictive_interval
+from skvae.inference.scoring import SCORES, reconstruct
+from skvae.table.raw import RawTable
 
 
-def encode(schema: Schema, table: np.ndarray) -> np.ndarray:
-    """Coded cells; those of extreme size are drawn in to where numbers behave."""
-    return np.clip(schema.encode(table), -_FAR, _FAR)
-
-
-class Questions(TransformerMixin):
-    """Methods of a fitted model; `_base` holds how it is fitted.
-
-    A TransformerMixin, because `set_output` reaches only a `transform` that a subclass
-    of that mixin defines itself.
-    """
-
-    _schema: Schema
-    _container: Container
-    _model: LatentModel
-    _bank: np.ndarray
-    _mean_contributions: np.ndarray
-    device_: str
-    n_components_: int
-
-    @property
-    def _score(self) -> Score:
-        """The score that `score_samples` gives."""
-        return SCORES["log_likelihood"]
-
-    # -- latent space ------------------------------------------------------------
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Posterior mean of the code of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        codes : ndarray of shape (n_samples, n_components)
-            The same for the same row, whatever the other rows are.
-        """
-        return self.posterior(X)[0]
-
-    def posterior(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Posterior of the code of each row, independent normals.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        mean, std : ndarray of shape (n_samples, n_components)
-        """
-        table = self._check(X)
-
-        def reading(terms: Terms) -> tuple[torch.Tensor, torch.Tensor]:
-            return terms.mean[0], torch.exp(0.5 * terms.log_variance[0])
-
-        mean, std = read(self._model_for(table), self._encode(table), None, reading)
-        return mean, std
-
-    def inverse_transform(self, X: Any) -> Any:
-        """Expected row at each code.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_components)
-            Codes, as from `transform`.
-
-        Returns
-        -------
-        rows : array or frame of shape (n_samples, n_features)
-            In the container, dtypes and units that `fit` was given.
-        """
-        check_is_fitted(self)
-        codes = check_array(X, dtype=FLOATS, force_writeable=True)
-        if codes.shape[1] != self.n_components_:
-            raise ValueError(
-                f"A code has {self.n_components_} components, got rows of "
-                f"{codes.shape[1]}. Pass what transform returned."
-            )
-        coded = decode_codes(self._model_for(codes), codes)
-        return self._container.restore(self._schema.decode(coded))
+class Questions(Fitted):
+    """Methods of a fitted model; `_base` holds how it is fitted."""
 
     # -- how likely --------------------------------------------------------------
 
@@ -118,7 +33,7 @@ class Questions(TransformerMixin):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : table of shape (n_samples, n_features)
 
         Returns
         -------
@@ -128,15 +43,14 @@ class Questions(TransformerMixin):
             with another `anomaly_score`, that score). A row's score does not depend
             on the other rows.
         """
-        table = self._check(X)
-        return self._scores(table, self._score)
+        return self._scores(self._check(X), self._score)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean log-likelihood of the rows.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : table of shape (n_samples, n_features)
         y : Ignored
             Present for scikit-learn's conventions.
 
@@ -147,15 +61,14 @@ class Questions(TransformerMixin):
             architectures, and with the `score` of scikit-learn's PCA, FactorAnalysis
             and GaussianMixture.
         """
-        table = self._check(X)
-        return float(self._scores(table, SCORES["log_likelihood"]).mean())
+        return float(self._scores(self._check(X), SCORES["log_likelihood"]).mean())
 
     def elbo(self, X: Any, decompose: bool = False) -> Any:
         """Evidence lower bound of log p(x), at beta = 1.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : table of shape (n_samples, n_features)
         decompose : bool, default=False
             Whether to return its two terms.
 
@@ -166,26 +79,27 @@ class Questions(TransformerMixin):
             of a finite number of draws. With ``decompose=True`` the tuple
             (reconstruction, kl), with ``elbo = reconstruction - kl``.
         """
-        table = self._check(X)
-        bound = self._scores(table, SCORES["elbo"])
+        raw = self._check(X)
+        bound = self._scores(raw, SCORES["elbo"])
         if not decompose:
             return bound
-        reconstruction = self._scores(table, SCORES["reconstruction_probability"])
+        reconstruction = self._scores(raw, SCORES["reconstruction_probability"])
         return reconstruction, reconstruction - bound
 
-    def explain(self, X: Any) -> np.ndarray:
+    def explain(self, X: Any) -> Any:
         """Why each row scores as it does.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : table of shape (n_samples, n_features)
 
         Returns
         -------
-        contributions : ndarray of shape (n_samples, n_features)
+        contributions : ndarray or frame of shape (n_samples, n_features)
             What each column adds to the score of an average training row, negative
             where it makes the row less likely:
-            ``explain(X).sum(axis=1) + base_score_ == score_samples(X)``.
+            ``explain(X).sum(axis=1) + base_score_ == score_samples(X)``. A frame of
+            the library of X, with its column names, where X is a frame.
 
         Notes
         -----
@@ -194,37 +108,44 @@ class Questions(TransformerMixin):
         over training rows. The latent term is shared out by the squared length of the
         step that each cell makes the code take along the encoder's linear path.
         """
-        table = self._check(X)
+        raw = self._check(X)
+        return self._container.floats(self._explained(raw), like=X)
+
+    def _explained(self, raw: RawTable) -> np.ndarray:
         score, schema = self._score, self._schema
-        parts = schema.unseen_log_mass(table)
-        parts[:, schema.active] += contributions(
-            self._model_for(table), self._encode(table), self._bank, score
-        )
-        if score.has_units:
-            parts[:, schema.active] += schema.log_jacobian
-        return (parts - self._mean_contributions).astype(table.dtype, copy=False)
+        model = self._model_for(raw.dtype)
+
+        def answer(part: RawTable, coded: np.ndarray) -> tuple[np.ndarray]:
+            parts = schema.unseen_log_mass(part)
+            parts[:, schema.active] += contributions(model, coded, self._bank, score)
+            if score.has_units:
+                parts[:, schema.active] += schema.log_jacobian(part)
+            return (parts - self._mean_contributions,)
+
+        (parts,) = in_blocks(raw, self._encode, answer)
+        return parts.astype(raw.dtype, copy=False)
 
     # -- data space --------------------------------------------------------------
 
     def reconstruct(self, X: Any) -> Any:
-        """Expected row at the code of each row.
+        """Expected row at the code of each row; of categories the likeliest.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : table of shape (n_samples, n_features)
 
         Returns
         -------
-        rows : array or frame of shape (n_samples, n_features)
+        rows : table of shape (n_samples, n_features)
             In the container, dtypes and units that `fit` was given.
         """
-        table = self._check(X)
-        model = self._model_for(table)
+        raw = self._check(X)
+        model = self._model_for(raw.dtype)
 
-        def reading(terms: Terms) -> tuple[torch.Tensor]:
-            return (model.likelihood.mean(terms.params).mean((0, 1)),)
+        def answer(part: RawTable, coded: np.ndarray) -> tuple[np.ndarray]:
+            return (reconstruct(model, coded),)
 
-        (coded,) = read(model, self._encode(table), None, reading)
+        (coded,) = in_blocks(raw, self._encode, answer)
         return self._container.restore(self._schema.decode(coded), like=X)
 
     def impute(
@@ -234,18 +155,18 @@ class Questions(TransformerMixin):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            NaN where missing.
+        X : table of shape (n_samples, n_features)
+            With missing cells.
         n_imputations : int, default=None
-            None fills in the conditional mean of the missing given the observed cells;
-            a number returns as many tables whose holes are drawn from their joint
-            conditional distribution.
+            None fills in the conditional mean of the missing given the observed cells,
+            of categories the likeliest; a number returns as many tables whose holes
+            are drawn from their joint conditional distribution.
         random_state : int, RandomState instance or None, default=None
             Of the draws.
 
         Returns
         -------
-        completed : array or frame of shape (n_samples, n_features), or a list of them
+        completed : table of shape (n_samples, n_features), or a list of them
             Observed cells are untouched.
 
         Notes
@@ -254,39 +175,107 @@ class Questions(TransformerMixin):
         the most probable code given the observed cells; joint draws by
         sampling-importance-resampling.
         """
-        table = self._check(X, finite="allow-nan")
-        model, coded = self._model_for(table), self._encode(table)
+        raw = self._check(X)
+        model, coded = self._model_for(raw.dtype), self._encode(raw)
         if n_imputations is None:
             means = conditional_mean(model, coded, self._bank)
-            discrete = [kind == "bernoulli" for kind in self._schema.kinds]
-            means[:, discrete] = np.round(means[:, discrete])
-            return self._completed(X, table, means)
-        if n_imputations < 1:
-            raise ValueError(
-                f"n_imputations must be at least 1 or None, got {n_imputations}."
-            )
+            return self._completed(X, raw, means)
+        check_scalar(n_imputations, "n_imputations", Integral, min_val=1)
         seed = fresh_seed(random_state)
         draws = conditional_draws(model, coded, self._bank, n_imputations, seed)
-        return [self._completed(X, table, draw) for draw in draws]
+        source = np.random.default_rng(seed)
+        return [self._completed(X, raw, draw, source) for draw in draws]
 
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
-        """Draw new rows from p(x).
+    def predictive_interval(self, X: Any, coverage: float = 0.9) -> tuple[Any, Any]:
+        """Where the model expects each cell, given the observed cells of its row.
+
+        Parameters
+        ----------
+        X : table of shape (n_samples, n_features)
+        coverage : float, default=0.9
+            Probability between the two bounds, in (0, 1).
+
+        Returns
+        -------
+        low, high : tables of shape (n_samples, n_features)
+            Quantiles of the posterior predictive distribution of each cell, equally
+            much outside on either side. For a missing cell that is its conditional
+            distribution; for an observed one that of another cell at the same code.
+            Both hold the likeliest level of a category.
+        """
+        check_scalar(
+            coverage,
+            "coverage",
+            Real,
+            min_val=0.0,
+            max_val=1.0,
+            include_boundaries="neither",
+        )
+        raw = self._check(X)
+        model = self._model_for(raw.dtype)
+
+        def answer(part: RawTable, coded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return predictive_interval(model, coded, self._bank, float(coverage))
+
+        low, high = (
+            self._schema.decode(b) for b in in_blocks(raw, self._encode, answer)
+        )
+        return (
+            self._container.restore(low, like=X),
+            self._container.restore(high, like=X),
+        )
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: Any = None,
+        *,
+        conditions: Mapping[Any, Any] | None = None,
+    ) -> Any:
+        """Draw new rows from p(x), or from p(x | conditions).
 
         Parameters
         ----------
         n_samples : int, default=1
         random_state : int, RandomState instance or None, default=None
             None draws other rows at each call, an int always the same.
+        conditions : dict, default=None
+            From column names or positions to what the column must hold: a value, a
+            set or list of values, or a range as a tuple (low, high), None being open.
 
         Returns
         -------
-        rows : array or frame of shape (n_samples, n_features)
-            In the container, dtypes and units that `fit` was given.
+        rows : table of shape (n_samples, n_features)
+            In the container, dtypes and units that `fit` was given. Bounds that a
+            column kept in `fit` (0, or 0 and 1) are kept, whole numbers stay whole.
+
+        Raises
+        ------
+        ValueError
+            For a condition that no row can meet, or a level or column that was never
+            seen.
+
+        Warns
+        -----
+        UserWarning
+            Where so few draws meet the conditions that many rows share a code.
+
+        Notes
+        -----
+        Conditions are met by importance resampling of the code given the conditioned
+        cells, never by rejection of whole rows.
         """
         check_is_fitted(self)
         check_scalar(n_samples, "n_samples", Integral, min_val=1)
-        coded = sample_rows(self._model, n_samples, fresh_seed(random_state))
-        return self._container.restore(self._schema.decode(coded))
+        seed = fresh_seed(random_state)
+        if conditions:
+            wanted = code_conditions(self._schema, conditions)
+            coded, effective_size = sample_given(self._model, wanted, n_samples, seed)
+            warn_of_few(effective_size, n_samples)
+        else:
+            coded = sample_rows(self._model, n_samples, seed)
+        values = self._schema.decode(coded, source=np.random.default_rng(seed))
+        return self._container.restore(values)
 
     # -- keeping it --------------------------------------------------------------
 
@@ -309,35 +298,3 @@ class Questions(TransformerMixin):
         from skvae.persistence import save
 
         save(self, path)
-
-    # -- private twins -----------------------------------------------------------
-
-    def _check(self, X: Any, *, finite: bool | str = True) -> np.ndarray:
-        check_is_fitted(self)
-        table: np.ndarray = validate_data(
-            self, X, reset=False, dtype=FLOATS, ensure_all_finite=finite
-        )
-        return table
-
-    def _encode(self, table: np.ndarray) -> np.ndarray:
-        return encode(self._schema, table)
-
-    def _model_for(self, table: np.ndarray) -> LatentModel:
-        """The model on its device, in the precision of the question."""
-        device = resolve_device(self.device_, 0)
-        return self._model.to(scoring_dtype(table, device), device)
-
-    def _scores(self, table: np.ndarray, score: Score) -> np.ndarray:
-        rows = score_rows(
-            self._model_for(table), self._encode(table), self._bank, score
-        ).astype(np.float64)
-        if score.has_units:
-            rows += self._schema.log_jacobian.sum()
-        rows += self._schema.unseen_log_mass(table).sum(axis=1)
-        return rows.astype(table.dtype, copy=False)
-
-    def _completed(self, X: Any, table: np.ndarray, coded: np.ndarray) -> Any:
-        values = self._schema.decode(coded)
-        missing = np.isnan(table)
-        values[~missing] = table[~missing]
-        return self._container.restore(values, like=X)

@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skvae.estimators._base import BaseVAE, Training
+from skvae.estimators._codes import Codes
 from skvae.estimators._parameters import documented
 from skvae.inference.calibration import automatic_threshold, conformal_p_values
 from skvae.inference.scoring import SCORES, Score
@@ -19,7 +20,7 @@ from skvae.training.history import History
 
 
 @documented("detector")
-class VAEAnomalyDetector(OutlierMixin, BaseVAE):
+class VAEAnomalyDetector(OutlierMixin, Codes, BaseVAE):
     """Outlier detector: a variational autoencoder that expects dirt in its table.
 
     Columns are scaled robustly, their noise has heavy tails, and the worst rows of each
@@ -96,6 +97,10 @@ class VAEAnomalyDetector(OutlierMixin, BaseVAE):
         trim: float = 0.25,
         n_components: int | str = "auto",
         likelihood: str | dict[Any, str] = "auto",
+        categorical_features: Any = "from_dtype",
+        min_frequency: int | float | None = None,
+        max_categories: int | None = None,
+        handle_unknown: str = "missing",
         noise: str = "auto",
         hidden_layer_sizes: Any = "auto",
         activation: str = "silu",
@@ -106,7 +111,7 @@ class VAEAnomalyDetector(OutlierMixin, BaseVAE):
         kl_warmup: float = 0.0,
         free_bits: float = 0.0,
         prior: str = "normal",
-        n_importance_samples: int = 1,
+        n_importance_samples: int | str = "auto",
         alpha: float = 0.01,
         l1_ratio: float = 0.0,
         batch_size: int | str = "auto",
@@ -128,6 +133,10 @@ class VAEAnomalyDetector(OutlierMixin, BaseVAE):
         super().__init__(
             n_components=n_components,
             likelihood=likelihood,
+            categorical_features=categorical_features,
+            min_frequency=min_frequency,
+            max_categories=max_categories,
+            handle_unknown=handle_unknown,
             noise=noise,
             hidden_layer_sizes=hidden_layer_sizes,
             activation=activation,
@@ -224,7 +233,7 @@ class VAEAnomalyDetector(OutlierMixin, BaseVAE):
     ) -> dict[str, Any]:
         fitted = super()._fitted(training, model, history, held_out)
         probe = self._with(fitted)
-        scores = probe._scores(training.table, self._score)
+        scores = probe._scores(training.raw, self._score)
         if isinstance(self.contamination, str):
             offset = automatic_threshold(scores)
         else:

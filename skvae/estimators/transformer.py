@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from skvae.estimators._base import BaseVAE
+from skvae.estimators._codes import Codes
 from skvae.estimators._parameters import documented
 
 
 @documented("transformer")
-class VAETransformer(BaseVAE):
+class VAETransformer(Codes, BaseVAE):
     """Variational autoencoder of a table: codes, densities, explanations, new rows.
 
     The fitted model is one probability model p(x, z) of the table, and every method is
@@ -53,73 +54,6 @@ class VAETransformer(BaseVAE):
     _scaling: ClassVar[str] = "standard"
     _noise: ClassVar[str] = "network"
     _max_steps: ClassVar[int] = 5000
-
-    def __init__(
-        self,
-        n_components: int | str = "auto",
-        *,
-        likelihood: str | dict[Any, str] = "auto",
-        noise: str = "auto",
-        hidden_layer_sizes: Any = "auto",
-        activation: str = "silu",
-        dropout: float = 0.0,
-        start: str = "linear",
-        variational: bool = True,
-        beta: float = 1.0,
-        kl_warmup: float = 0.0,
-        free_bits: float = 0.0,
-        prior: str = "normal",
-        n_importance_samples: int = 1,
-        alpha: float = 0.01,
-        l1_ratio: float = 0.0,
-        batch_size: int | str = "auto",
-        learning_rate_init: float = 0.002,
-        learning_rate: str = "cosine",
-        max_iter: int | str = "auto",
-        max_time: float | None = None,
-        early_stopping: bool | str = "auto",
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        tol: float = 1e-4,
-        max_grad_norm: float | None = 100.0,
-        n_score_samples: int = 64,
-        device: str = "auto",
-        random_state: Any = None,
-        warm_start: bool = False,
-        verbose: int = 0,
-    ) -> None:
-        super().__init__(
-            n_components,
-            likelihood=likelihood,
-            noise=noise,
-            hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
-            dropout=dropout,
-            start=start,
-            variational=variational,
-            beta=beta,
-            kl_warmup=kl_warmup,
-            free_bits=free_bits,
-            prior=prior,
-            n_importance_samples=n_importance_samples,
-            alpha=alpha,
-            l1_ratio=l1_ratio,
-            batch_size=batch_size,
-            learning_rate_init=learning_rate_init,
-            learning_rate=learning_rate,
-            max_iter=max_iter,
-            max_time=max_time,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            tol=tol,
-            max_grad_norm=max_grad_norm,
-            n_score_samples=n_score_samples,
-            device=device,
-            random_state=random_state,
-            warm_start=warm_start,
-            verbose=verbose,
-        )
 
     @staticmethod
     def _default_components(n_columns: int) -> int:

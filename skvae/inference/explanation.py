@@ -20,7 +20,7 @@ def contributions(
     holds beyond the cells: the price of an unusual code). That term is shared out in
     proportion to the squared length of the step that the cell, set against the expected
     one at z = 0, makes the code take along the encoder's linear path; in equal parts
-    where no cell moves it.
+    where no cell moves it. Missing cells have no part.
 
     Returns
     -------
@@ -39,9 +39,15 @@ def contributions(
 
 def _shares(model: LatentModel, terms: Terms) -> Tensor:
     """Share of each column in the latent term, (n_rows, n_columns), sums to one."""
-    path = model.params["encoder.path"].square().sum(-1)
-    origin = model.prior_mean_row()[:, None]
-    move = ((terms.x - origin).square() * path[:, None]).mean(0)
+    likelihood = model.likelihood
+    origin = likelihood.features_of(model.prior_mean_row())[:, None]
+    away = likelihood.features(terms.x) - origin
+    # The encoder's inputs are the features, then the flags of missing cells.
+    path = model.params["encoder.path"][:, : away.shape[-1]]
+    steps = (
+        likelihood.collapse(away * along[:, None]).square() for along in path.unbind(-1)
+    )
+    move = sum(steps, torch.zeros_like(terms.x)).mean(0)
     if terms.observed is not None:
         move = move * terms.observed[0]
     total = move.sum(-1, keepdim=True)

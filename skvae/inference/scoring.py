@@ -1,25 +1,28 @@
 """Scores of rows: readings of the model's Terms, chunk by chunk.
 
 The draws are the same for every row, so that a row's score depends on nothing but the
-row; chunks bound the memory and change no answer.
+row; chunks bound the memory and change no answer. Where the code of a row lies is the
+encoder's word for complete rows, and a proposal's for rows with holes.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skvae._backend import as_array
+from skvae._backend import as_array, as_tensor
+from skvae.inference.proposals import propose
 from skvae.model.latent import LatentModel
-from skvae.model.priors import StandardNormal
-from skvae.model.rows import Rows
 from skvae.model.terms import Terms
+
+# Terms to tensors whose first axis is the rows'.
+Reading: TypeAlias = Callable[[Terms], Sequence[Tensor]]
 
 # Draws of rows decoded at once: larger chunks leave the caches, smaller ones pay more
 # for starting the kernels.
@@ -76,13 +79,12 @@ class LogLikelihood(Score):
 
     def rows(self, terms: Terms) -> Tensor:
         log_weight = terms.log_weight
-        return log_weight.flatten(0, 1).logsumexp(0) - math.log(
-            log_weight.shape[0] * log_weight.shape[1]
-        )
+        log_sum = log_weight.flatten(0, 1).logsumexp(0)
+        n_draws = log_weight.shape[0] * log_weight.shape[1]
+        return _where_observed(terms, log_sum - math.log(n_draws))
 
     def cells(self, terms: Terms) -> Tensor:
-        weight = terms.log_weight.flatten(0, 1).softmax(0)
-        return torch.einsum("lr,lrc->rc", weight, terms.log_px.flatten(0, 1))
+        return torch.einsum("lr,lrc->rc", terms.weight, terms.log_px.flatten(0, 1))
 
 
 class ReconstructionProbability(Score):
@@ -99,13 +101,15 @@ class Elbo(ReconstructionProbability):
     """The evidence lower bound at beta = 1, mean of the members."""
 
     def rows(self, terms: Terms) -> Tensor:
-        if isinstance(terms.prior, StandardNormal):
-            return super().rows(terms) - terms.kl.sum(-1).mean(0)
-        return terms.log_weight.mean((0, 1))
+        bound = super().rows(terms) - terms.kl.sum(-1).mean(0)
+        return _where_observed(terms, bound)
 
 
 class Reconstruction(Score):
-    """Minus the squared error of the reconstruction, in coded units."""
+    """Minus the squared error of the reconstruction, in coded units.
+
+    Of a category, that of its levels' probabilities.
+    """
 
     has_units: ClassVar[bool] = False
     has_draws: ClassVar[bool] = False
@@ -114,11 +118,19 @@ class Reconstruction(Score):
         return self.cells(terms).sum(-1)
 
     def cells(self, terms: Terms) -> Tensor:
-        mean = terms.likelihood.mean(terms.params)
-        error = (terms.x[:, None] - mean).square()
+        likelihood = terms.likelihood
+        away = likelihood.statistic(terms.x)[:, None] - likelihood.mean(terms.params)
+        error = likelihood.collapse(away.square())
         if terms.observed is not None:
             error = error * terms.observed[:, None]
         return -error.mean((0, 1))
+
+
+def _where_observed(terms: Terms, rows: Tensor) -> Tensor:
+    """The rows' scores, zero for those of which no cell is observed."""
+    if terms.observed is None:
+        return rows
+    return rows * (terms.observed[0] > 0).any(-1)
 
 
 SCORES: dict[str, Score] = {
@@ -134,10 +146,9 @@ def read(
     model: LatentModel,
     coded: np.ndarray,
     bank: np.ndarray | None,
-    reading: Callable[[Terms], Sequence[Tensor]],
+    reading: Reading,
     *,
     n_prior: int = 0,
-    fill: np.ndarray | None = None,
 ) -> tuple[np.ndarray, ...]:
     """Read the terms of all rows with bounded extra memory.
 
@@ -146,39 +157,80 @@ def read(
     model : LatentModel
         Its precision is that of the answers.
     coded : ndarray of shape (n_rows, n_columns)
+        NaN where a cell is missing.
     bank : ndarray of shape (n_draws, n_components) or None
         Draws shared by all rows; None reads the posterior mean.
     reading : callable
         Terms to tensors whose first axis is the rows'.
     n_prior : int
         Draws of the prior to add, for a reading that weighs draws by importance.
-    fill : ndarray of shape (n_rows, n_columns) or None
-        What the encoder sees in missing cells.
 
     Returns
     -------
     tuple of ndarray
         What ``reading`` gave, all rows.
     """
-    dtype, device = model.params.flat.dtype, model.device
-    unit, n_draws = None, 1
-    if bank is not None:
-        unit = torch.as_tensor(bank).to(dtype=dtype, device=device)[None, :, None]
-        n_draws = len(bank) + n_prior
-    size = max(1, _CHUNK // (n_draws * model.n_members))
-    parts: list[list[np.ndarray]] = []
-    for start in range(0, max(len(coded), 1), size):
-        part = slice(start, start + size)
-        seen = None if fill is None else fill[part]
-        rows = Rows.from_coded(coded[part], dtype, device, fill=seen)
-        terms = model(
-            rows.x.expand(model.n_members, -1, -1),
-            unit,
-            observed=None if rows.observed is None else rows.observed[None],
-            n_prior=n_prior,
-        )
-        parts.append([as_array(answer) for answer in reading(terms)])
+    holed = np.isnan(coded).any(axis=1)
+    if not holed.any():
+        return _gather(reading, _complete(model, coded, bank, n_prior))
+    with_holes = _gather(reading, _holed(model, coded[holed], bank, n_prior))
+    if holed.all():
+        return with_holes
+    complete = _gather(reading, _complete(model, coded[~holed], bank, n_prior))
+    merged = []
+    for whole, part in zip(complete, with_holes, strict=True):
+        answer = np.empty((len(coded), *whole.shape[1:]), whole.dtype)
+        answer[~holed], answer[holed] = whole, part
+        merged.append(answer)
+    return tuple(merged)
+
+
+def _gather(reading: Reading, chunks: Iterator[Terms]) -> tuple[np.ndarray, ...]:
+    parts = [[as_array(answer) for answer in reading(terms)] for terms in chunks]
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def _complete(
+    model: LatentModel, coded: np.ndarray, bank: np.ndarray | None, n_prior: int
+) -> Iterator[Terms]:
+    """Terms of rows without holes, chunk by chunk; one at least."""
+    n_draws = 1 if bank is None else len(bank) + n_prior
+    unit = _unit(model, bank)
+    for x in _chunks(model, coded, n_draws):
+        yield model(x.expand(model.n_members, -1, -1), unit, n_prior=n_prior)
+
+
+def _holed(
+    model: LatentModel, coded: np.ndarray, bank: np.ndarray | None, n_prior: int
+) -> Iterator[Terms]:
+    """Terms of rows with holes, chunk by chunk."""
+    n_draws = 1 if bank is None else len(bank) + n_prior
+    unit = _unit(model, bank)
+    for x in _chunks(model, coded, max(n_draws, 1 + model.n_components)):
+        observed = (~x.isnan()).to(x.dtype)
+        yield propose(model, x.nan_to_num(), observed, unit, n_prior=n_prior)
+
+
+def _unit(model: LatentModel, bank: np.ndarray | None) -> Tensor | None:
+    """The bank as draws that all rows share."""
+    if bank is None:
+        return None
+    return as_tensor(bank, model.params.flat.dtype, model.device)[None, :, None]
+
+
+def _chunks(model: LatentModel, coded: np.ndarray, n_draws: int) -> Iterator[Tensor]:
+    """Rows of which so many draws are decoded at once; one chunk at least."""
+    size = max(1, _CHUNK // (n_draws * model.n_members))
+    for start in range(0, max(len(coded), 1), size):
+        part = coded[start : start + size]
+        yield as_tensor(part, model.params.flat.dtype, model.device)
+
+
+def read_weighted(
+    model: LatentModel, coded: np.ndarray, bank: np.ndarray, reading: Reading
+) -> tuple[np.ndarray, ...]:
+    """Read terms of which each draw is weighed by importance."""
+    return read(model, coded, bank, reading, n_prior=len(bank) // DEFENSIVE)
 
 
 def read_score(
@@ -186,12 +238,12 @@ def read_score(
     coded: np.ndarray,
     bank: np.ndarray,
     score: Score,
-    reading: Callable[[Terms], Sequence[Tensor]],
+    reading: Reading,
 ) -> tuple[np.ndarray, ...]:
     """Read the terms as this score wants its draws."""
-    used = bank if score.has_draws else None
-    n_prior = len(bank) // DEFENSIVE if score.weighs_draws else 0
-    return read(model, coded, used, reading, n_prior=n_prior)
+    if score.weighs_draws:
+        return read_weighted(model, coded, bank, reading)
+    return read(model, coded, bank if score.has_draws else None, reading)
 
 
 def score_rows(
@@ -199,4 +251,30 @@ def score_rows(
 ) -> np.ndarray:
     """Scores of coded rows, coded units, (n_rows,)."""
     (rows,) = read_score(model, coded, bank, score, lambda terms: (score.rows(terms),))
+    return rows
+
+
+def posterior_of(
+    model: LatentModel, coded: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each row's code, each (n_rows, n_components).
+
+    Those of the first member: codes of several have nothing in common.
+    """
+
+    def reading(terms: Terms) -> tuple[Tensor, Tensor]:
+        return terms.mean[0], torch.exp(0.5 * terms.log_variance[0])
+
+    mean, std = read(model, coded, None, reading)
+    return mean, std
+
+
+def reconstruct(model: LatentModel, coded: np.ndarray) -> np.ndarray:
+    """Expected coded row at the code of each row, mean of the members."""
+
+    def reading(terms: Terms) -> tuple[Tensor]:
+        mean = model.likelihood.mean(terms.params).mean((0, 1))
+        return (model.likelihood.decide(mean),)
+
+    (rows,) = read(model, coded, None, reading)
     return rows

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from skvae._backend import sample_positions
+from skvae._backend import as_array, sample_positions
+from skvae.model.incomplete import em_moments, fill
 from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian, factor_analysis, probabilistic_pca
 from skvae.model.priors import FullNormal
@@ -37,14 +39,17 @@ class Moments:
 
     @classmethod
     def of(cls, values: np.ndarray, weight: np.ndarray | None) -> Moments:
-        """Moments of complete rows."""
+        """Moments of rows; by EM where some have holes (NaN)."""
         n = len(values)
-        share = np.full(n, 1.0 / n) if weight is None else weight / weight.sum()
-        mean = share @ values
-        centred = values - mean
         # Integer weights count as repeated rows, small ones as at least the rows there.
         count = n if weight is None else max(n, weight.sum())
         bessel = count / max(count - 1.0, 1.0)
+        if np.isnan(values).any():
+            mean, covariance = em_moments(values, weight)
+            return cls(mean, bessel * covariance)
+        share = np.full(n, 1.0 / n) if weight is None else weight / weight.sum()
+        mean = share @ values
+        centred = values - mean
         return cls(mean, (centred * (bessel * share)[:, None]).T @ centred)
 
 
@@ -61,6 +66,7 @@ def noise_floor(
     Parameters
     ----------
     values : ndarray of shape (n_rows, n_columns)
+        NaN where a cell is missing.
     resolution : ndarray of shape (n_columns,)
     robust : bool
         Whether odd rows are left out of the fit, and have no say here either.
@@ -68,21 +74,28 @@ def noise_floor(
     floor = np.clip(resolution**2 / 12.0, _LEAST_SCALE**2, _LEAST_RESOLVED**2)
     if robust:
         return floor
-    square = np.square(values - values.mean(axis=0))
-    carriers = square.sum(axis=0) ** 2 / np.square(square).sum(axis=0)
-    return np.maximum(floor, square.mean(axis=0) / carriers**3)
+    # Without a hole the plain sums: they are faster, and round as they always did.
+    holed = bool(np.isnan(values).any())
+    mean, total = (np.nanmean, np.nansum) if holed else (np.mean, np.sum)
+    square = np.square(values - mean(values, axis=0))
+    carriers = total(square, axis=0) ** 2 / total(np.square(square), axis=0)
+    return np.maximum(floor, mean(square, axis=0) / carriers**3)
 
 
 def dependent_columns(values: np.ndarray) -> np.ndarray:
     """Positions of the columns that are linear in the others, up to rounding.
 
     Their share of unexplained variance is 1 / (R^-1)_jj of the correlation matrix R.
-    Where there are no more rows than columns, the question has no answer.
+    Where there are no more complete rows than columns, the question has no answer.
 
     Parameters
     ----------
     values : ndarray of shape (n_rows, n_columns)
+        Rows with a hole (NaN) have no say.
     """
+    holed = np.isnan(values).any(axis=1)
+    if holed.any():
+        values = values[~holed]
     n_rows, n_columns = values.shape
     if n_rows <= n_columns or n_columns < 2:
         return np.empty(0, dtype=np.intp)
@@ -103,6 +116,7 @@ def linear_start(
 ) -> LinearGaussian:
     """Probabilistic PCA (one noise, in ``units``) or factor analysis (one a column).
 
+    ``values`` are the features of a table, NaN where a cell is missing.
     With ``trim`` the least likely share of the rows is left out, by concentration steps
     as in Rousseeuw and Van Driessen, "A Fast Algorithm for the Minimum Covariance
     Determinant Estimator", 1999: each fit chooses the rows of the next.
@@ -119,7 +133,8 @@ def linear_start(
                 moments.mean, moments.covariance, n_components, floor=floor
             )
         if trim:
-            scores = linear.log_prob(values)
+            # A filled hole adds nothing to a row's distance from the model.
+            scores = linear.log_prob(fill(linear, values))
             kept = scores >= np.quantile(
                 scores, trim, weights=weight, method="inverted_cdf"
             )
@@ -140,22 +155,13 @@ def finish_autoencoder(
     variance that of the decoder's linearisation at the codes.
     """
     chosen = sample_positions(len(values), _FINISHING_ROWS, 0)
-    dtype, device = model.params.flat.dtype, model.device
-    part = None if weight is None else weight[chosen]
-    rows = Rows.from_coded(values[chosen], dtype, device, part)
-    x = rows.x.expand(model.n_members, -1, -1)
-    share = torch.full_like(x[0, :, :1], 1.0 / len(rows))
+    dtype = model.params.flat.dtype
+    rows = model.rows(values[chosen], None if weight is None else weight[chosen])
+    share = torch.full_like(rows.x[:, :1], 1.0 / len(rows))
     if rows.weight is not None:
         share = share * rows.weight[:, None]
-    code, _ = model.encode(x)
-    location = model.likelihood.mean(model.decode(code[:, None]))[:, 0]
-    scaled = torch.tensor(model.likelihood.scaled)
-    residual = ((x - location).square() * share).sum(1).mean(0)
-    variance = residual[scaled].numpy() + model.likelihood.floor[scaled].numpy()
-    if len(variance) and model.params["log_scale"].shape[-1] == 1:
-        own = units[scaled.numpy()]
-        variance = (variance * own**2).mean() / own**2
-    model.set_noise(variance)
+    code, _ = model.encode(rows.seen.expand(model.n_members, -1, -1))
+    model.set_noise(_finished_noise(model, rows, code, share, units))
 
     mean = (code * share).sum(1)
     centred = code - mean[:, None]
@@ -166,18 +172,65 @@ def finish_autoencoder(
     covariance = covariance + torch.diag_embed(ridge.expand_as(spread))
     model.prior = FullNormal(mean, torch.linalg.cholesky(covariance).contiguous())
 
-    noise = (location * (1.0 - location)).mean(1)
-    noise[:, scaled] = torch.as_tensor(variance)
     precision = 1.0 / model.prior.cholesky.square().sum(-1)
+    params = tuple(part[:, 0] for part in model.decode(code[:, None]))
     for j in range(model.n_components):
         step_size = 0.1 * spread[:, j].sqrt()[:, None, None]
         move = torch.zeros_like(code)
         move[..., j : j + 1] = step_size
-        up = model.likelihood.mean(model.decode((code + move)[:, None]))
-        down = model.likelihood.mean(model.decode((code - move)[:, None]))
-        slope = (up - down)[:, 0] / (2.0 * step_size).clamp(min=1e-30)
-        precision[:, j] += ((slope.square() * share).sum(1) / noise).sum(-1)
+        up = model.decode((code + move)[:, None])[0][:, 0]
+        down = model.decode((code - move)[:, None])[0][:, 0]
+        slope = (up - down) / (2.0 * step_size).clamp(min=1e-30)
+        rooted = model.likelihood.root_information(
+            params, slope[..., None, :], rows.x, rows.observed
+        )
+        precision[:, j] += (rooted[..., 0, :].square() * share).sum((1, 2))
     model.params["encoder.bias"][:, 0, model.n_components :] = -precision.log()
     if "encoder.head" in model.params:
         # Never trained: without this a random start's would stay random.
         model.params["encoder.head"][..., model.n_components :] = 0.0
+
+
+def _finished_noise(
+    model: LatentModel, rows: Rows, code: Tensor, share: Tensor, units: np.ndarray
+) -> np.ndarray:
+    """Squared scales (n_scales,) that fit the cells best at these codes."""
+    likelihood = model.likelihood
+    scaled = np.array(likelihood.scaled, dtype=bool)
+    continuous = np.array(likelihood.continuous, dtype=bool)
+    squared = _likeliest_scales(model, rows, code, share)
+    if continuous.any():
+        params = model.decode(code[:, None])
+        expected = likelihood.collapse(likelihood.mean(params))[:, 0]
+        square = (rows.x - expected).square()
+        if rows.observed is None:
+            residual = (square * share).sum(1).mean(0)
+        else:
+            weight = share * rows.observed
+            residual = (square * weight).sum(1).mean(0) / weight.sum(0)
+        variance = as_array(residual + likelihood.floor)[continuous]
+        if model.params["log_scale"].shape[-1] == 1:
+            own = units[continuous]
+            variance = (variance * own**2).mean() / own**2
+        squared[continuous] = variance
+    return squared[scaled]
+
+
+def _likeliest_scales(
+    model: LatentModel, rows: Rows, code: Tensor, share: Tensor
+) -> np.ndarray:
+    """Squared scale of each column among a few; for those that have no closed form."""
+    likelihood = model.likelihood
+    scaled = np.array(likelihood.scaled, dtype=bool)
+    squared = np.ones(len(scaled))
+    if (scaled & ~np.array(likelihood.continuous, dtype=bool)).any():
+        location = model.decode(code[:, None])[0][:, 0]
+        tried = torch.linspace(-4.0, 2.0, 25, dtype=location.dtype)
+        heights = []
+        for log_scale in tried:
+            params = location, log_scale.expand(likelihood.n_scales)
+            log_prob = likelihood.log_prob(params, rows.x, rows.observed)
+            heights.append((log_prob * share).sum(1).mean(0))
+        best = tried[torch.stack(heights).argmax(0)]
+        squared = as_array(torch.exp(2.0 * best) + likelihood.floor)
+    return squared

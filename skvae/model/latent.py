@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae._backend import generator
+from skvae._backend import as_array, generator
+from skvae.model.incomplete import fill
 from skvae.model.likelihoods import Params, TableLikelihood
 from skvae.model.linear import LinearGaussian
 from skvae.model.networks import Network, Parameters
 from skvae.model.priors import FullNormal, Prior, StandardNormal
-from skvae.model.terms import Terms
+from skvae.model.rows import Rows
+from skvae.model.terms import Terms, defended
 
 # exp() of these stays far inside float32, and no posterior is that sharp or broad.
 LOG_VARIANCE_LIMIT = 30.0
@@ -31,6 +33,12 @@ class LatentModel:
         Added to the log-scales: ties columns to one scale in the user's units.
     params : Parameters
     prior : Prior
+    flagged : tuple of int
+        Columns of whose holes the encoder is told: its inputs are the features of the
+        cells, then a 1 for each flagged column that is missing, else 0.
+    filler : LinearGaussian or None
+        Model of the features (each categorical column's commonest level left out) that
+        fills what the encoder sees of missing cells.
     """
 
     def __init__(
@@ -41,11 +49,14 @@ class LatentModel:
         scale_offset: Tensor,
         params: Parameters,
         prior: Prior | None = None,
+        flagged: tuple[int, ...] = (),
+        filler: LinearGaussian | None = None,
     ) -> None:
         self.encoder, self.decoder = encoder, decoder
         self.likelihood, self.scale_offset = likelihood, scale_offset
         self.params = params
         self.prior = StandardNormal() if prior is None else prior
+        self.flagged, self.filler = flagged, filler
 
     @classmethod
     def build(
@@ -59,6 +70,11 @@ class LatentModel:
         n_free_scales: int | None,
         scale_offset: np.ndarray | None = None,
         n_members: int = 1,
+        levels: Sequence[Sequence[float]] = (),
+        centre: np.ndarray | None = None,
+        scale: np.ndarray | None = None,
+        trials: float = 1.0,
+        flagged: tuple[int, ...] = (),
     ) -> LatentModel:
         """An all-zero model on the CPU.
 
@@ -75,21 +91,39 @@ class LatentModel:
             for each column with a scale; None makes them outputs of the decoder.
         scale_offset : ndarray of shape (n_scales,) or None
         n_members : int
+        levels, centre, scale, trials
+            As of `TableLikelihood`.
+        flagged : tuple of int
+            Columns of whose holes the encoder is told.
         """
-        likelihood = TableLikelihood(kinds, torch.as_tensor(variance_floor))
-        n_scales = likelihood.n_scales
+        likelihood = TableLikelihood(
+            kinds,
+            torch.as_tensor(variance_floor),
+            levels,
+            None if centre is None else torch.as_tensor(centre, dtype=torch.float64),
+            None if scale is None else torch.as_tensor(scale, dtype=torch.float64),
+            trials,
+        )
+        n_scales, n_locations = likelihood.n_scales, likelihood.n_locations
         from_network = n_scales if n_free_scales is None else 0
-        n_columns, k = len(kinds), n_components
-        encoder = Network("encoder", n_columns, k, k, hidden, activation)
+        n_inputs, k = n_locations + len(flagged), n_components
+        encoder = Network("encoder", n_inputs, k, k, hidden, activation)
         decoder = Network(
-            "decoder", k, n_columns, from_network, hidden[::-1], activation
+            "decoder", k, n_locations, from_network, hidden[::-1], activation
         )
         shapes = {**encoder.shapes, **decoder.shapes}
         if n_free_scales is not None:
             shapes["log_scale"] = (1, n_free_scales)
         offset = np.zeros(n_scales) if scale_offset is None else scale_offset
         params = Parameters.zeros(shapes, n_members)
-        return cls(encoder, decoder, likelihood, torch.as_tensor(offset), params)
+        return cls(
+            encoder,
+            decoder,
+            likelihood,
+            torch.as_tensor(offset),
+            params,
+            flagged=flagged,
+        )
 
     @property
     def n_members(self) -> int:
@@ -99,6 +133,16 @@ class LatentModel:
     @property
     def n_columns(self) -> int:
         """Number of coded columns."""
+        return self.likelihood.n_columns
+
+    @property
+    def n_locations(self) -> int:
+        """Number of the cells' locations, and of features."""
+        return self.decoder.n_linear
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of features and flags."""
         return self.encoder.n_inputs
 
     @property
@@ -121,6 +165,8 @@ class LatentModel:
             self.scale_offset.to(dtype=dtype, device=device),
             self.params.with_flat(flat),
             self.prior.to(dtype, device),
+            self.flagged,
+            self.filler,
         )
 
     def with_params(self, params: Parameters) -> LatentModel:
@@ -132,6 +178,8 @@ class LatentModel:
             self.scale_offset,
             params,
             self.prior,
+            self.flagged,
+            self.filler,
         )
 
     # -- starting values ---------------------------------------------------------
@@ -169,44 +217,55 @@ class LatentModel:
             weight = np.asarray(np.linalg.pinv(linear.loadings).T, dtype=np.float64)
             intercept = -linear.mean @ weight
         k, flat = self.n_components, torch.as_tensor
-        self.params["encoder.path"][:] = flat(weight)
+        kept = ~self.likelihood.reference
+        self.params["encoder.path"].zero_()
+        self.params["encoder.path"][:, : self.n_locations][:, kept] = flat(weight)
         self.params["encoder.bias"][..., :k] = flat(intercept)
         self.params["encoder.bias"][..., k:] = flat(np.log(variance))
-        location, loadings = linear.mean.copy(), linear.loadings.T.copy()
-        discrete = np.array([not scaled for scaled in self.likelihood.scaled], bool)
-        if discrete.any():
-            # The location of a 0/1 column is its log-odds: match value and slope of
-            # the linear model at the column's mean.
-            p = np.clip(location[discrete], 1e-3, 1.0 - 1e-3)
-            location[discrete] = np.log(p) - np.log1p(-p)
-            loadings[:, discrete] /= p * (1.0 - p)
-        self.params["decoder.path"][:] = flat(loadings)
-        self.params["decoder.bias"][..., : self.n_columns] = flat(location)
-        if self.likelihood.n_scales:
-            self.set_noise(linear.noise_variance[~discrete])
+        noise = torch.ones(self.n_locations, dtype=torch.float64)
+        noise[kept] = flat(linear.noise_variance)
+        location, slopes, squared_scale = self.likelihood.start(
+            self.likelihood.with_reference(flat(linear.mean)),
+            self.likelihood.with_reference(flat(linear.loadings.T), total=0.0),
+            noise,
+        )
+        self.params["decoder.path"][:] = slopes
+        self.params["decoder.bias"][..., : self.n_locations] = location
+        self.set_noise(squared_scale.numpy())
 
     def set_noise(self, variance: np.ndarray) -> None:
-        """Let the scales, before any dependence on z, give these variances.
+        """Let the scales, before any dependence on z, have these squares.
 
         Parameters
         ----------
         variance : ndarray of shape (n_scales,)
             Coded units; the floor is part of it.
         """
-        if not self.likelihood.n_scales:
+        own = self.likelihood
+        if not own.n_scales:
             return
-        scaled = torch.tensor(self.likelihood.scaled)
-        free = torch.as_tensor(variance) - self.likelihood.floor[scaled]
+        scaled = torch.tensor(own.scaled)
+        floor = own.floor[scaled]
+        free = torch.as_tensor(variance, device=floor.device) - floor
         # At the floor nothing is left for the learned part: make it negligible.
-        least = 1e-4 * self.likelihood.floor[scaled] + torch.finfo(free.dtype).tiny
-        log_scale = 0.5 * torch.maximum(free, least).log() - self.scale_offset
-        if "log_scale" in self.params:
-            width = self.params["log_scale"].shape[-1]
-            if width != len(log_scale):
-                log_scale = log_scale.mean()
-            self.params["log_scale"][:] = log_scale
+        least = 1e-4 * floor + torch.finfo(free.dtype).tiny
+        log_scale = 0.5 * torch.maximum(free, least).log()
+        if "log_scale" not in self.params:
+            log_scale = log_scale - self.scale_offset
+            self.params["decoder.bias"][..., self.n_locations :] = log_scale
+            return
+        continuous = torch.tensor(own.continuous)[scaled].to(floor.device)
+        if self.params["log_scale"].shape[-1] == len(log_scale):
+            shared = log_scale - self.scale_offset
+        elif bool(continuous.all()):
+            shared = (log_scale - self.scale_offset).mean()
         else:
-            self.params["decoder.bias"][..., self.n_columns :] = log_scale
+            # The spread of codes and counts has no units to share: what it differs by
+            # is its offset.
+            shared = (log_scale - self.scale_offset)[continuous].mean().nan_to_num(0.0)
+            offset = torch.where(continuous, self.scale_offset, log_scale - shared)
+            self.scale_offset = offset.to(self.scale_offset)
+        self.params["log_scale"][:] = shared
 
     def natural_rates(self) -> Tensor:
         """How far a step should move each parameter, (members, size).
@@ -216,11 +275,9 @@ class LatentModel:
         little of either, a step of common length would throw the start away.
         """
         rates = self.params.with_flat(torch.ones_like(self.params.flat))
-        k, d = self.n_components, self.n_columns
+        k, d = self.n_components, self.n_locations
         code = torch.exp(0.5 * self.params["encoder.bias"][..., k:])
-        cell = torch.ones_like(self.params["decoder.bias"][..., :d])
-        scaled = torch.tensor(self.likelihood.scaled)
-        cell[..., scaled] = self.start_noise().sqrt()
+        cell = self.likelihood.step_size(self._at_zero())[:, 0]
         for name, width, scale in (("encoder", k, code), ("decoder", d, cell)):
             for part in ("path", "bias", "head"):
                 if f"{name}.{part}" in rates:
@@ -229,15 +286,53 @@ class LatentModel:
 
     @torch.no_grad()
     def prior_mean_row(self) -> Tensor:
-        """Expected cells at z = 0, (members, columns)."""
-        zero = self.params.flat.new_zeros(self.n_members, 1, 1, self.n_components)
-        return self.likelihood.mean(self.decode(zero))[:, 0, 0]
+        """Expected statistics of the cells at z = 0, (members, n_locations)."""
+        return self.likelihood.mean(self._at_zero())[:, 0, 0]
 
     def start_noise(self) -> Tensor:
-        """Variance of the scaled columns at z = 0, (members, 1, n_scales)."""
+        """Variance of the continuous columns at z = 0, (members, 1, their number)."""
+        return self.likelihood.variance(self._at_zero())[:, 0]
+
+    @torch.no_grad()
+    def _at_zero(self) -> Params:
+        """Parameters of the cells at z = 0, (members, 1, 1, ...)."""
         zero = self.params.flat.new_zeros(self.n_members, 1, 1, self.n_components)
-        with torch.no_grad():
-            return self.likelihood.variance(self.decode(zero))[:, 0]
+        return self.decode(zero)
+
+    # -- rows ----------------------------------------------------------------------
+
+    def rows(self, coded: np.ndarray, weight: np.ndarray | None = None) -> Rows:
+        """Coded rows as tensors of this model's precision and place.
+
+        Parameters
+        ----------
+        coded : ndarray of shape (n_rows, n_columns)
+            NaN where a cell is missing.
+        weight : ndarray of shape (n_rows,) or None
+        """
+        flat, own = self.params.flat, self.likelihood
+        rows = Rows.from_coded(coded, flat.dtype, flat.device, weight)
+        features = own.features(rows.x)
+        if rows.observed is not None:
+            seen = own.spread(rows.observed) > 0.0
+            features = torch.where(seen, features, self._expected(features, seen))
+        flags = features[:, :0]
+        if self.flagged:
+            flags = features.new_zeros(len(features), len(self.flagged))
+            if rows.observed is not None:
+                flags = 1.0 - rows.observed[:, list(self.flagged)]
+        seen = torch.cat([features, flags], 1) if self.flagged else features
+        return Rows(rows.x, rows.observed, rows.weight, seen)
+
+    def _expected(self, features: Tensor, seen: Tensor) -> Tensor:
+        """Features to put where ``seen`` is false, one row or one for each."""
+        if self.filler is None:
+            return self.likelihood.features_of(self.prior_mean_row().mean(0))
+        kept = as_array(~self.likelihood.reference)
+        holed = torch.where(seen, features, torch.nan)
+        filled = fill(self.filler, as_array(holed).astype(np.float64)[:, kept])
+        whole = self.likelihood.with_reference(torch.as_tensor(filled))
+        return whole.to(features)
 
     # -- the model's answers -----------------------------------------------------
 
@@ -250,7 +345,7 @@ class LatentModel:
     ) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each (members, rows, components).
 
-        ``x`` is (members, rows, columns) and has no missing cells.
+        ``x`` is what the encoder sees, (members, rows, n_inputs).
         """
         mean, log_variance = self.encoder(
             self.params, x, dropout=dropout, generators=sources
@@ -270,7 +365,7 @@ class LatentModel:
         location, log_scale = self.decoder(
             self.params, z.flatten(1, 2), dropout=dropout, generators=sources
         )
-        location = location.view(members, draws, rows, self.n_columns)
+        location = location.view(members, draws, rows, self.n_locations)
         if "log_scale" in self.params:
             log_scale = self.params["log_scale"][:, None]
         elif log_scale.shape[1] == 1:
@@ -284,6 +379,7 @@ class LatentModel:
         x: Tensor,
         unit: Tensor | None,
         *,
+        seen: Tensor | None = None,
         observed: Tensor | None = None,
         n_prior: int = 0,
         dropout: float = 0.0,
@@ -294,31 +390,30 @@ class LatentModel:
         Parameters
         ----------
         x : Tensor of shape (members, rows, columns)
-            Missing cells hold what the encoder is to see in their place.
+            Missing cells hold any number.
         unit : Tensor of shape (members, draws, rows or 1, components) or None
             Standard normal draws; None takes the posterior mean as the one draw.
+        seen : Tensor of shape (members, rows, n_inputs) or None
+            What the encoder sees; None: the features of ``x``, no cell flagged.
         observed : Tensor of shape (members, rows, columns) or None
             1 where a cell is observed, 0 where it is missing; None: all are observed.
         n_prior : int
-            How many draws of the prior to add, where the first of ``unit`` put them: a
-            defensive share bounds the importance weights of rows whose posterior the
-            encoder misses (Hesterberg, "Weighted Average Importance Sampling and
-            Defensive Mixture Distributions", 1995).
+            How many draws of the prior to add; see `skvae.model.terms.defended`.
         dropout : float
         sources : sequence of torch.Generator
             Of the dropout, one a member; empty switches it off.
         """
-        mean, log_variance = self.encode(x, dropout=dropout, sources=sources)
+        if seen is None:
+            seen = self.likelihood.features(x)
+            if self.flagged:
+                seen = torch.nn.functional.pad(seen, (0, len(self.flagged)))
+        mean, log_variance = self.encode(seen, dropout=dropout, sources=sources)
         if unit is None:
             unit = torch.zeros_like(mean)[:, None]
             z = mean[:, None]
         else:
             z = mean[:, None] + torch.exp(0.5 * log_variance)[:, None] * unit
-        if n_prior:
-            members, _, rows, _ = z.shape
-            spread = unit[:, :n_prior].expand(members, -1, -1, -1)
-            from_prior = self.prior.at(spread).expand(-1, -1, rows, -1)
-            z = torch.cat([z, from_prior], dim=1)
+        z = defended(z, unit, self.prior, n_prior)
         params = self.decode(z, dropout=dropout, sources=sources)
         return Terms(
             self.likelihood,
@@ -331,6 +426,7 @@ class LatentModel:
             n_prior,
             z,
             params,
+            seen=seen,
         )
 
     # -- state -------------------------------------------------------------------
@@ -348,33 +444,51 @@ class LatentModel:
                 else None
             ),
             "n_members": self.n_members,
+            "levels": [list(shares) for shares in self.likelihood.levels],
+            "trials": self.likelihood.trials,
+            "flagged": list(self.flagged),
         }
         arrays = {
             "params": self.params.flat,
             "variance_floor": self.likelihood.floor,
             "scale_offset": self.scale_offset,
+            "centre": self.likelihood.centre,
+            "scale": self.likelihood.scale,
         }
         if isinstance(self.prior, FullNormal):
             arrays["prior_mean"] = self.prior.mean
             arrays["prior_cholesky"] = self.prior.cholesky
-        return spec, {name: a.detach().cpu().numpy() for name, a in arrays.items()}
+        held = {name: as_array(a) for name, a in arrays.items()}
+        if self.filler is not None:
+            held["filler_mean"] = self.filler.mean
+            held["filler_loadings"] = self.filler.loadings
+            held["filler_noise"] = self.filler.noise_variance
+        return spec, held
 
     @classmethod
     def from_state(
         cls, spec: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     ) -> LatentModel:
         """The model that `state` described, on the CPU."""
-        spec = {**spec, "kinds": tuple(spec["kinds"]), "hidden": tuple(spec["hidden"])}
+        tuples = {name: tuple(spec[name]) for name in ("kinds", "hidden", "flagged")}
         model = cls.build(
             variance_floor=arrays["variance_floor"].copy(),
             scale_offset=arrays["scale_offset"].copy(),
-            **spec,
+            centre=arrays["centre"].copy(),
+            scale=arrays["scale"].copy(),
+            **{**spec, **tuples},
         )
         model.params = model.params.with_flat(torch.tensor(arrays["params"]))
         if "prior_mean" in arrays:
             model.prior = FullNormal(
                 torch.tensor(arrays["prior_mean"]),
                 torch.tensor(arrays["prior_cholesky"]),
+            )
+        if "filler_mean" in arrays:
+            model.filler = LinearGaussian(
+                arrays["filler_mean"].copy(),
+                arrays["filler_loadings"].copy(),
+                arrays["filler_noise"].copy(),
             )
         return model
 

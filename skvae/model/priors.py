@@ -18,21 +18,60 @@ class Prior(ABC):
         """Log density of each code; the last axis, the components', is summed."""
 
     @abstractmethod
-    def at(self, unit: Tensor) -> Tensor:
-        """Codes that standard normal draws (members, ..., components) stand for."""
-
     def sample(
         self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Codes of that shape, dtype and device of ``like``."""
-        return self.at(like.new_empty(shape).normal_(generator=generator))
+
+    @abstractmethod
+    def normal(self) -> Normal:
+        """The Gaussian that stands for it wherever codes are proposed."""
+
+    def at(self, unit: Tensor) -> Tensor:
+        """Codes of that Gaussian that standard normal draws stand for."""
+        return self.normal().at(unit)
+
+    def kl(
+        self, mean: Tensor, log_variance: Tensor, spread: Tensor | None = None
+    ) -> Tensor | None:
+        """KL divergence of normal codes from this density, in parts; None: no formula.
+
+        Parameters
+        ----------
+        mean, log_variance : Tensor of shape (members, rows, components)
+            Of each component.
+        spread : Tensor of shape (members, rows, components, components) or None
+            A root S of the covariance, S S'; None: the components are independent.
+
+        Returns
+        -------
+        Tensor of shape (members, rows, components) or None
+            One part for each component; they sum to the divergence.
+        """
+        return None
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Prior:
         """The same density elsewhere."""
         return self
 
 
-class StandardNormal(Prior):
+class Normal(Prior):
+    """A Gaussian: an affine map of standard normal draws."""
+
+    @abstractmethod
+    def at(self, unit: Tensor) -> Tensor:
+        """Codes that standard normal draws (members, ..., components) stand for."""
+
+    def normal(self) -> Normal:
+        return self
+
+    def sample(
+        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        return self.at(like.new_empty(shape).normal_(generator=generator))
+
+
+class StandardNormal(Normal):
     """N(0, I)."""
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -41,9 +80,23 @@ class StandardNormal(Prior):
     def at(self, unit: Tensor) -> Tensor:
         return unit
 
+    def kl(
+        self, mean: Tensor, log_variance: Tensor, spread: Tensor | None = None
+    ) -> Tensor:
+        """Each component's own divergence, and an equal part of what ties them.
+
+        Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, appendix B; the
+        tie is their total correlation, the sum of their entropies less the joint one.
+        """
+        own = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance)
+        if spread is None:
+            return own
+        tie = 0.5 * log_variance.sum(-1) - log_det(spread)
+        return own + tie[..., None] / mean.shape[-1]
+
 
 @dataclass(frozen=True)
-class FullNormal(Prior):
+class FullNormal(Normal):
     """N(mean, L L'), one for each member.
 
     Parameters
@@ -58,13 +111,8 @@ class FullNormal(Prior):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density of codes (n_members, ..., n_components)."""
-        flat = z.flatten(1, -2) - self.mean[:, None]
-        unit = torch.linalg.solve_triangular(
-            self.cholesky, flat.transpose(-1, -2), upper=False
-        ).transpose(-1, -2)
-        log_det = self.cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        log_prob = StandardNormal().log_prob(unit) - log_det[:, None]
-        return log_prob.view(z.shape[:-1])
+        log_prob = StandardNormal().log_prob(self._unit(z).flatten(1, -2))
+        return (log_prob - log_det(self.cholesky)[:, None]).view(z.shape[:-1])
 
     def at(self, unit: Tensor) -> Tensor:
         codes = torch.baddbmm(
@@ -72,11 +120,36 @@ class FullNormal(Prior):
         )
         return codes.view_as(unit)
 
+    def kl(
+        self, mean: Tensor, log_variance: Tensor, spread: Tensor | None = None
+    ) -> Tensor:
+        """That of the codes in units of this Gaussian from N(0, I)."""
+        if spread is None:
+            spread = torch.diag_embed(torch.exp(0.5 * log_variance))
+        spread = torch.linalg.solve_triangular(
+            self.cholesky[:, None], spread, upper=False
+        )
+        log_variance = spread.square().sum(-1).log()
+        return StandardNormal().kl(self._unit(mean), log_variance, spread)
+
     def to(self, dtype: torch.dtype, device: torch.device) -> FullNormal:
         return FullNormal(
             self.mean.to(dtype=dtype, device=device),
             self.cholesky.to(dtype=dtype, device=device),
         )
+
+    def _unit(self, z: Tensor) -> Tensor:
+        """The draws that `at` sends to these codes."""
+        flat = z.flatten(1, -2) - self.mean[:, None]
+        unit = torch.linalg.solve_triangular(
+            self.cholesky, flat.transpose(-1, -2), upper=False
+        )
+        return unit.transpose(-1, -2).reshape(z.shape)
+
+
+def log_det(matrix: Tensor) -> Tensor:
+    """Log of the size of the determinant of each square matrix."""
+    return torch.linalg.slogdet(matrix).logabsdet
 
 
 def normal_log_prob(unit: Tensor, log_variance: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,16 +19,23 @@ class Rows:
     Attributes
     ----------
     x : Tensor of shape (n_rows, n_columns)
-        Missing cells hold what the encoder is to see in their place.
+        Missing cells hold 0.
     observed : Tensor of shape (n_rows, n_columns) or None
         1 where a cell is observed, 0 where it is missing; None where all are observed.
     weight : Tensor of shape (n_rows,) or None
         Mean 1; None where all rows count alike.
+    seen : Tensor of shape (n_rows, n_inputs)
+        What the encoder sees; `x` itself where None is given.
     """
 
     x: Tensor
     observed: Tensor | None = None
     weight: Tensor | None = None
+    seen: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if cast("Tensor | None", self.seen) is None:
+            object.__setattr__(self, "seen", self.x)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -39,7 +47,6 @@ class Rows:
         dtype: torch.dtype,
         device: torch.device,
         weight: np.ndarray | None = None,
-        fill: np.ndarray | None = None,
     ) -> Rows:
         """Rows of a coded table.
 
@@ -48,8 +55,6 @@ class Rows:
         coded : ndarray of shape (n_rows, n_columns)
             NaN where a cell is missing.
         dtype, device
-        fill : ndarray of shape (n_rows, n_columns) or None
-            What the encoder is to see in missing cells; None: 0, the column's centre.
         weight : ndarray of shape (n_rows,) or None
             Scaled here to mean 1.
         """
@@ -57,10 +62,7 @@ class Rows:
         missing = x.isnan()
         if bool(missing.any()):
             observed = (~missing).to(dtype)
-            seen = (
-                torch.zeros_like(x) if fill is None else as_tensor(fill, dtype, device)
-            )
-            x = torch.where(missing, seen, x)
+            x = torch.where(missing, 0.0, x)
         if weight is None:
             return cls(x, observed)
         return cls(x, observed, as_tensor(weight / weight.mean(), dtype, device))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from skvae.model.likelihoods import Params, TableLikelihood
-from skvae.model.priors import Prior, defensive_log_prob, normal_log_prob
+from skvae.model.priors import Prior, defensive_log_prob, log_det, normal_log_prob
 
 
 @dataclass
@@ -24,14 +24,19 @@ class Terms:
     Attributes
     ----------
     mean, log_variance : Tensor of shape (members, rows, components)
-        Of the posterior q(z|x).
+        Of each component under q(z|x), the Gaussian that the draws came from.
     unit : Tensor of shape (members, draws - n_prior, rows or 1, components)
         Standard normal draws; zero for the posterior mean.
     n_prior : int
-        How many of the draws, the last ones, are of the prior instead of q(z|x).
+        How many of the draws, the last ones, are of the prior's Gaussian instead.
     z : Tensor of shape (members, draws, rows, components)
     params : tuple of Tensor
         Locations and log-scales of the cells given z.
+    spread : Tensor of shape (members, rows, components, components) or None
+        Root S of the covariance S S' of q(z|x), whose draws are mean + S unit; None:
+        its components are independent.
+    seen : Tensor of shape (members, rows, inputs) or None
+        What the encoder saw; None where the draws are none of its.
     """
 
     likelihood: TableLikelihood
@@ -44,14 +49,14 @@ class Terms:
     n_prior: int
     z: Tensor
     params: Params
+    spread: Tensor | None = None
+    seen: Tensor | None = None
 
     @cached_property
     def log_px(self) -> Tensor:
         """Log density of each cell given z; zero where the cell is missing."""
-        log_px = self.likelihood.log_prob(self.params, self.x[:, None])
-        if self.observed is None:
-            return log_px
-        return log_px * self.observed[:, None]
+        observed = None if self.observed is None else self.observed[:, None]
+        return self.likelihood.log_prob(self.params, self.x[:, None], observed)
 
     @cached_property
     def log_pz(self) -> Tensor:
@@ -61,13 +66,24 @@ class Terms:
     @cached_property
     def log_qz(self) -> Tensor:
         """Log density that the draws came from, (members, draws, rows)."""
-        log_variance = self.log_variance[:, None]
+        unit = self._unit() if self.n_prior else self.unit
+        if self.spread is None:
+            log_qz = normal_log_prob(unit, self.log_variance[:, None]).sum(-1)
+        else:
+            log_qz = normal_log_prob(unit, unit.new_zeros(())).sum(-1)
+            log_qz = log_qz - log_det(self.spread)[:, None]
         if not self.n_prior:
-            return normal_log_prob(self.unit, log_variance).sum(-1)
-        unit = (self.z - self.mean[:, None]) * torch.exp(-0.5 * log_variance)
-        log_posterior = normal_log_prob(unit, log_variance).sum(-1)
-        share = self.n_prior / self.z.shape[1]
-        return defensive_log_prob(log_posterior, self.log_pz, share)
+            return log_qz
+        share, normal = self.n_prior / self.z.shape[1], self.prior.normal()
+        log_prior = self.log_pz if normal is self.prior else normal.log_prob(self.z)
+        return defensive_log_prob(log_qz, log_prior, share)
+
+    def _unit(self) -> Tensor:
+        """Every draw, in standard deviations from the mean of q(z|x)."""
+        away = self.z - self.mean[:, None]
+        if self.spread is None:
+            return away * torch.exp(-0.5 * self.log_variance[:, None])
+        return torch.linalg.solve(self.spread, away.movedim(1, -1)).movedim(-1, 1)
 
     @cached_property
     def log_weight(self) -> Tensor:
@@ -75,11 +91,49 @@ class Terms:
         return self.log_px.sum(-1) + self.log_pz - self.log_qz
 
     @cached_property
-    def kl(self) -> Tensor:
-        """KL(q(z|x) || N(0, I)) of each component, (members, rows, components).
+    def weight(self) -> Tensor:
+        """Share of each draw in conditional expectations, (members * draws, rows)."""
+        return self.log_weight.flatten(0, 1).softmax(0)
 
-        Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, appendix B.
+    @cached_property
+    def kl(self) -> Tensor:
+        """KL(q(z|x) || p(z)) in parts that sum to it, (members, rows, components).
+
+        Where the prior has no formula: the draws' mean of log q(z|x) - log p(z), in
+        equal parts.
         """
-        return 0.5 * (
-            self.mean.square() + self.log_variance.exp() - 1.0 - self.log_variance
-        )
+        kl = self.prior.kl(self.mean, self.log_variance, self.spread)
+        if kl is not None:
+            return kl
+        mean = (self.log_qz - self.log_pz).mean(1)[..., None]
+        return mean.expand_as(self.mean) / self.mean.shape[-1]
+
+    def of_draws(self, values: Tensor) -> Tensor:
+        """What belongs to each draw, such as ``params``: (members * draws, rows, ...).
+
+        Parameters
+        ----------
+        values : Tensor that broadcasts against (members, draws, rows, its last axis)
+        """
+        return values.expand(*self.z.shape[:3], -1).flatten(0, 1)
+
+
+def defended(z: Tensor, unit: Tensor, prior: Prior, n_prior: int) -> Tensor:
+    """The draws, and after them so many of the prior, where the first of ``unit`` lie.
+
+    A defensive share bounds the importance weights of rows whose posterior the others
+    miss (Hesterberg, "Weighted Average Importance Sampling and Defensive Mixture
+    Distributions", 1995).
+
+    Parameters
+    ----------
+    z : Tensor of shape (members, draws, rows, components)
+    unit : Tensor of shape (1 or members, draws, rows or 1, components)
+    prior : Prior
+    n_prior : int
+    """
+    if not n_prior:
+        return z
+    members, _, rows, _ = z.shape
+    from_prior = prior.at(unit[:, :n_prior].expand(members, -1, -1, -1))
+    return torch.cat([z, from_prior.expand(-1, -1, rows, -1)], dim=1)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from skvae.table.containers import Container
 from skvae.table.kinds import KINDS, Coding
+from skvae.table.raw import RawTable
 from skvae.table.schema import Column, Schema
 from skvae.table.statistics import Statistics
 
-__all__ = ["KINDS", "Coding", "Column", "Container", "Schema", "Statistics"]
+__all__ = ["KINDS", "Coding", "Column", "Container", "RawTable", "Schema", "Statistics"]

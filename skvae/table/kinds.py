@@ -1,9 +1,10 @@
-"""Kinds of columns: how each is recognised, learned, coded and decoded."""
+"""Kinds of columns: how the numbers of each are recognised, learned and coded."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,24 @@ import numpy.typing as npt
 from skvae.table.statistics import Statistics
 
 __all__ = [
+    "COUNTS",
+    "DENSITIES",
     "KINDS",
+    "LEVELLED",
+    "REQUESTABLE",
     "SCALINGS",
     "Coding",
-    "check_observed",
-    "resolve_kinds",
     "tolerance",
 ]
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Positions = npt.NDArray[np.intp]
 
 NORMAL_RANGE = 3.29
 """Distance between the 5% and 95% quantiles of a normal variable, in its stds."""
+
+LARGEST_LOG = float(np.log(np.finfo(np.float64).max))
 
 
 def _standard(statistics: Statistics) -> tuple[Array, Array]:
@@ -53,33 +59,52 @@ class Coding(ABC):
 
     A new kind of column is one subclass and one line in `KINDS`. Tables are
     (n, m), `centre` and `scale` (m,), for the m columns of the kind.
+
+    Parameters
+    ----------
+    density : str
+        The model's name for the distribution of the coded values; "" for none.
     """
 
     rule: str
     """What `admits` asks, for the error message."""
 
-    modelled = True
-    """Whether the coded table holds such columns."""
+    has_levels = False
+    """Whether codes are those of a column's levels, which a `Codebook` knows."""
+
+    def __init__(self, density: str = "") -> None:
+        self.density = density
+
+    @property
+    def modelled(self) -> bool:
+        """Whether the coded table holds such columns."""
+        return bool(self.density)
 
     @abstractmethod
     def admits(self, statistics: Statistics) -> Mask:
-        """Tell which columns of a table can be of this kind, shape (d,)."""
+        """Tell which columns of a table can be of this kind, text aside, (d,)."""
 
     @abstractmethod
-    def learn(self, statistics: Statistics, scaling: str) -> tuple[Array, Array]:
-        """Return centre and scale, each (d,), of all columns as if of this kind."""
+    def learn(
+        self, statistics: Statistics, scaling: str, at: Positions
+    ) -> tuple[Array, Array]:
+        """Return centre and scale, each (m,), of the columns at these positions."""
 
-    @abstractmethod
+    def nearest(self, x: Array, low: Array) -> Array:
+        """Return the nearest values that the kind admits; `low` was observed."""
+        return x
+
     def encode(self, x: Array, centre: Array, scale: Array) -> Array:
-        """Return the coded values; a missing cell (NaN) stays missing."""
+        """Return the coded values of admitted cells; missing ones (NaN) stay so."""
+        return x
 
-    @abstractmethod
     def decode(self, coded: Array, centre: Array, scale: Array) -> Array:
-        """Return the user's values: the inverse of `encode`, clipping nothing."""
+        """Return the user's values: the inverse of `encode`."""
+        return coded
 
-    @abstractmethod
-    def log_jacobian(self, centre: Array, scale: Array) -> Array:
-        """Return log |d coded / d x|, shape (m,); 0 for a mass function."""
+    def log_jacobian(self, x: Array, centre: Array, scale: Array) -> Array:
+        """Return log |d coded / d x|; broadcasts to (n, m), 0 for a mass function."""
+        return np.zeros_like(scale)
 
 
 class _Continuous(Coding):
@@ -88,8 +113,11 @@ class _Continuous(Coding):
     def admits(self, statistics: Statistics) -> Mask:
         return np.ones(len(statistics.mean), dtype=bool)
 
-    def learn(self, statistics: Statistics, scaling: str) -> tuple[Array, Array]:
-        return SCALINGS[scaling](statistics)
+    def learn(
+        self, statistics: Statistics, scaling: str, at: Positions
+    ) -> tuple[Array, Array]:
+        centre, scale = SCALINGS[scaling](statistics)
+        return centre[at], scale[at]
 
     def encode(self, x: Array, centre: Array, scale: Array) -> Array:
         return (x - centre) / scale
@@ -97,8 +125,34 @@ class _Continuous(Coding):
     def decode(self, coded: Array, centre: Array, scale: Array) -> Array:
         return coded * scale + centre
 
-    def log_jacobian(self, centre: Array, scale: Array) -> Array:
+    def log_jacobian(self, x: Array, centre: Array, scale: Array) -> Array:
         return -np.log(scale)
+
+
+class _LogNormal(_Continuous):
+    """Real numbers after the logarithm."""
+
+    rule = "holds positive numbers"
+
+    def admits(self, statistics: Statistics) -> Mask:
+        return statistics.low > 0
+
+    def learn(
+        self, statistics: Statistics, scaling: str, at: Positions
+    ) -> tuple[Array, Array]:
+        return _sampled(statistics, np.log, scaling, at)
+
+    def nearest(self, x: Array, low: Array) -> Array:
+        return np.where(x <= 0, low, x)
+
+    def encode(self, x: Array, centre: Array, scale: Array) -> Array:
+        return (np.log(x) - centre) / scale
+
+    def decode(self, coded: Array, centre: Array, scale: Array) -> Array:
+        return np.exp(np.minimum(coded * scale + centre, LARGEST_LOG))
+
+    def log_jacobian(self, x: Array, centre: Array, scale: Array) -> Array:
+        return -np.log(scale) - np.log(x)
 
 
 class _Binary(Coding):
@@ -107,35 +161,89 @@ class _Binary(Coding):
     def admits(self, statistics: Statistics) -> Mask:
         return statistics.binary
 
-    def learn(self, statistics: Statistics, scaling: str) -> tuple[Array, Array]:
-        return np.zeros_like(statistics.mean), np.ones_like(statistics.mean)
+    def learn(
+        self, statistics: Statistics, scaling: str, at: Positions
+    ) -> tuple[Array, Array]:
+        return np.zeros(len(at)), np.ones(len(at))
 
-    def encode(self, x: Array, centre: Array, scale: Array) -> Array:
-        return np.clip(np.rint(x), 0.0, 1.0)  # of values never seen, the nearer one
+    def nearest(self, x: Array, low: Array) -> Array:
+        return np.clip(np.rint(x), 0.0, 1.0)
+
+
+class _Count(Coding):
+    """Counts as they are; centre and scale are those of log(1 + count)."""
+
+    rule = "holds whole numbers >= 0"
+
+    def admits(self, statistics: Statistics) -> Mask:
+        return statistics.whole & (statistics.low >= 0)
+
+    def learn(
+        self, statistics: Statistics, scaling: str, at: Positions
+    ) -> tuple[Array, Array]:
+        return _sampled(statistics, np.log1p, "standard", at)
+
+    def nearest(self, x: Array, low: Array) -> Array:
+        return np.maximum(np.rint(x), 0.0)
 
     def decode(self, coded: Array, centre: Array, scale: Array) -> Array:
-        return coded
+        return np.maximum(coded, 0.0)
 
-    def log_jacobian(self, centre: Array, scale: Array) -> Array:
-        return np.zeros_like(scale)
+
+class _Level(Coding):
+    """Codes 0, 1, ... of levels; centre and scale are those of the codes if ordered.
+
+    The schema's codebooks do the coding.
+    """
+
+    rule = "holds levels"
+    has_levels = True
+
+    def admits(self, statistics: Statistics) -> Mask:
+        return np.ones(len(statistics.mean), dtype=bool)
+
+    def learn(
+        self, statistics: Statistics, scaling: str, at: Positions
+    ) -> tuple[Array, Array]:
+        return np.zeros(len(at)), np.ones(len(at))
 
 
 class _Constant(_Continuous):
     """A point mass; its scale is the distance that still counts as equal."""
 
     rule = "holds a single value, up to rounding"
-    modelled = False
 
     def admits(self, statistics: Statistics) -> Mask:
         return statistics.std <= statistics.rounding * statistics.magnitude
 
-    def learn(self, statistics: Statistics, scaling: str) -> tuple[Array, Array]:
-        centre = statistics.mean
-        reach = np.maximum(statistics.high - centre, centre - statistics.low)
+    def learn(
+        self, statistics: Statistics, scaling: str, at: Positions
+    ) -> tuple[Array, Array]:
+        centre = statistics.mean[at]
+        reach = np.maximum(statistics.high[at] - centre, centre - statistics.low[at])
         return centre, np.maximum(reach, tolerance(centre, statistics.rounding))
 
-    def log_jacobian(self, centre: Array, scale: Array) -> Array:
+    def log_jacobian(self, x: Array, centre: Array, scale: Array) -> Array:
         return np.zeros_like(scale)
+
+
+def _sampled(
+    statistics: Statistics,
+    transform: Callable[[Any], Any],
+    scaling: str,
+    at: Positions,
+) -> tuple[Array, Array]:
+    """Return centre and scale of a function of the sampled rows.
+
+    Coding constants need no more: the model learns what the sample was off by.
+    """
+    values = transform(statistics.sample[:, at])
+    own = Statistics.of(values, statistics.sample_weight)
+    own = replace(own, rounding=statistics.rounding)
+    centre, scale = SCALINGS[scaling](own)
+    # Where all sampled rows agree, though others do not.
+    reach = transform(statistics.high[at]) - transform(statistics.low[at])
+    return centre, np.where(scale > 0, scale, reach)
 
 
 def tolerance(centre: Array, rounding: float) -> Array:
@@ -144,95 +252,28 @@ def tolerance(centre: Array, rounding: float) -> Array:
     return np.maximum(rounding * size, np.finfo(np.float64).tiny)
 
 
-_CONTINUOUS = _Continuous()
 KINDS: Mapping[str, Coding] = {
-    "gaussian": _CONTINUOUS,
-    "student_t": _CONTINUOUS,
-    "bernoulli": _Binary(),
+    "gaussian": _Continuous("gaussian"),
+    "student_t": _Continuous("student_t"),
+    "lognormal": _LogNormal("gaussian"),
+    "bernoulli": _Binary("bernoulli"),
+    "categorical": _Level("categorical"),
+    "ordinal": _Level("ordinal"),
+    "poisson": _Count("poisson"),
+    "negative_binomial": _Count("negative_binomial"),
+    "multinomial": _Count("multinomial"),
     "constant": _Constant(),
 }
 """The coding of every kind of column."""
 
+DENSITIES = tuple(dict.fromkeys(c.density for c in KINDS.values() if c.modelled))
+"""The model's names of distributions, in the order of the coded columns."""
+
+COUNTS = tuple(kind for kind, c in KINDS.items() if isinstance(c, _Count))
+"""Kinds of whole numbers >= 0."""
+
+LEVELLED = tuple(kind for kind, c in KINDS.items() if c.has_levels)
+"""Kinds whose columns hold levels."""
+
 REQUESTABLE = [kind for kind, coding in KINDS.items() if coding.modelled]
 """What a user may name; whether a column is constant is for its values to say."""
-
-
-def _label(name: str | None, position: int) -> str:
-    return f"column {position}" if name is None else repr(name)
-
-
-def check_observed(statistics: Statistics, labels: Sequence[str | None]) -> None:
-    """Raise ValueError where there is nothing to learn a column from."""
-    if statistics.rows == 0:
-        raise ValueError(
-            "A table needs at least one row of positive weight, got none: it is empty "
-            "or every sample_weight is zero."
-        )
-    empty = np.flatnonzero(statistics.count == 0).tolist()
-    if empty:
-        named = ", ".join(_label(labels[j], j) for j in empty)
-        raise ValueError(
-            "Every column needs at least one observed cell, got only missing values "
-            f"in {named}; drop these columns."
-        )
-
-
-def _requested(
-    labels: Sequence[str | None], likelihood: str | Mapping[Any, str]
-) -> list[str]:
-    """Spell out `likelihood`: one kind, or "auto", for each column."""
-    if isinstance(likelihood, str):
-        _check_kind(likelihood)
-        return [likelihood] * len(labels)
-    if not isinstance(likelihood, Mapping):
-        raise TypeError(
-            "likelihood is 'auto', a kind of column or a dict {column: kind}, "
-            f"got {likelihood!r}."
-        )
-    places: dict[Any, list[int]] = {j: [j] for j in range(len(labels))}
-    for j, name in enumerate(labels):
-        if name is not None:
-            places.setdefault(name, []).append(j)
-    kinds = ["auto"] * len(labels)
-    for key, kind in likelihood.items():
-        _check_kind(kind)
-        if key not in places:
-            known = [name for name in labels if name is not None]
-            raise ValueError(
-                f"likelihood names columns by position (0 to {len(labels) - 1}) or by "
-                f"name ({known or 'this table has none'}), got {key!r}."
-            )
-        for j in places[key]:
-            kinds[j] = kind
-    return kinds
-
-
-def _check_kind(kind: str) -> None:
-    if kind != "auto" and kind not in REQUESTABLE:
-        raise ValueError(
-            f"likelihood names kinds among {['auto', *REQUESTABLE]}, got {kind!r}."
-        )
-
-
-def resolve_kinds(
-    statistics: Statistics,
-    labels: Sequence[str | None],
-    likelihood: str | Mapping[Any, str],
-    continuous: str,
-) -> list[str]:
-    """Settle the kind of each column, or say which cannot be what was asked."""
-    admits = {kind: coding.admits(statistics) for kind, coding in KINDS.items()}
-    automatic = ("constant", "bernoulli", continuous)
-    kinds = _requested(labels, likelihood)
-    for j, kind in enumerate(kinds):
-        if kind == "auto" or admits["constant"][j]:
-            kinds[j] = next(kind for kind in automatic if admits[kind][j])
-        elif not admits[kind][j]:
-            seen = [statistics.low[j], statistics.high[j], *statistics.sample[:, j]]
-            values = sorted({float(v) for v in seen if not np.isnan(v)} - {0.0, 1.0})
-            raise ValueError(
-                f"A {kind} column {KINDS[kind].rule}, but {_label(labels[j], j)} "
-                f"holds such values as {values[:3]}; choose likelihood={continuous!r} "
-                "or 'auto' for it, or recode it."
-            )
-    return kinds

@@ -1,70 +1,41 @@
-"""What every column of a table is, and how it is coded."""
+"""The way from a table to its coded array and back."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from sys import intern
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from skvae.table.asked import (
+    check_observed,
+    check_sparse,
+    named_columns,
+    requested_kinds,
+    resolve_kinds,
+)
+from skvae.table.columns import Column, learn_columns
 from skvae.table.kinds import (
     KINDS,
     SCALINGS,
-    Coding,
-    check_observed,
-    resolve_kinds,
-    tolerance,
 )
-from skvae.table.statistics import Statistics, relative_rounding
+from skvae.table.layout import Layout, frozen
+from skvae.table.levels import Grouping
+from skvae.table.masses import unseen_log_mass
+from skvae.table.raw import RawTable, TableLike, as_floats
+from skvae.table.statistics import Statistics
 
 __all__ = ["Column", "Schema"]
 
 Array = npt.NDArray[np.float64]
-T = TypeVar("T", bound=np.generic)
 
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """What one column is: plain values, in the user's units.
-
-    Attributes
-    ----------
-    name : str or None
-        Its name, if the table had names.
-    kind : str
-        A key of `KINDS`.
-    centre, scale : float
-        Of its coding: (x - centre) / scale for continuous kinds, 0 and 1 for
-        masses; of a constant, its value and the distance that counts as equal.
-    resolution : float
-        Smallest step between distinct observed values; 0 where unknown.
-    low, high : float
-        Observed bounds.
-    levels : tuple
-        Categories, of the kinds that have them.
-    """
-
-    name: str | None
-    kind: str
-    centre: float
-    scale: float
-    resolution: float
-    low: float
-    high: float
-    levels: tuple[Any, ...] = ()
-
-
-class _Group(NamedTuple):
-    """Columns that are coded together: their place in the table and when coded."""
-
-    coding: Coding
-    place: slice | npt.NDArray[np.intp]
-    coded_place: slice | npt.NDArray[np.intp]
-    centre: Array
-    scale: Array
+SHOWN_LEVELS = 3
+"""Unknown levels of a column that a warning names."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +44,7 @@ class Schema:
 
     Coded arrays hold the columns that vary (`active`), as float64, NaN = missing.
     A schema is a value: schemas of equal columns are equal, and pickles of equal
-    schemas are too.
+    schemas are too. Tables are a `RawTable` or an array of numbers.
 
     Parameters
     ----------
@@ -90,8 +61,16 @@ class Schema:
     array([[-1.,  0.],
            [ 1.,  1.],
            [nan,  1.]])
-    >>> schema.decode(np.array([[0.0, 1.0]]))
+    >>> schema.decode(np.array([[0.0, 1.0]])).numbers
     array([[2., 1., 7.]])
+
+    Text is categorical:
+
+    >>> from skvae.table import Container
+    >>> raw = Container.read(np.array([["red"], ["blue"], [None]], dtype=object))
+    >>> schema = Schema.learn(raw)
+    >>> schema.columns[0].levels, schema.encode(raw)[:, 0]
+    (('blue', 'red'), array([ 1.,  0., nan]))
     """
 
     columns: tuple[Column, ...]
@@ -99,49 +78,64 @@ class Schema:
     @classmethod
     def learn(
         cls,
-        X: npt.ArrayLike,
+        X: TableLike,
         *,
+        sample_weight: npt.ArrayLike | None = None,
         names: Sequence[str] | None = None,
         likelihood: str | Mapping[Any, str] = "auto",
-        continuous: str = "gaussian",
-        sample_weight: npt.ArrayLike | None = None,
-        scaling: str = "standard",
+        categorical_features: Any = "from_dtype",
+        **options: Any,
     ) -> Schema:
-        """Learn the schema of a numeric table.
+        """Learn the schema of a table.
 
         Parameters
         ----------
-        X : array-like of real numbers, shape (n, d)
-            NaN cells are missing.
-        names : sequence of str, length d, optional
-        likelihood : str or dict, default="auto"
-            "gaussian", "student_t" or "bernoulli" for all columns, or a dict
-            {name or position: kind} whose absent columns are "auto": bernoulli for
-            columns of 0 and 1 only, `continuous` for the others. Columns of a
-            single value, up to rounding, are constant whatever is asked.
-        continuous : str, default="gaussian"
-            What "auto" takes for columns of real numbers.
+        X : RawTable, array-like of real numbers or sparse matrix, shape (n, d)
+            NaN cells are missing. A sparse table holds counts.
         sample_weight : array-like, shape (n,), optional
             Weights >= 0 of the rows.
-        scaling : {"standard", "robust"}, default="standard"
-            Weighted mean and standard deviation; or median and a ninetieth
-            percentile range worth one standard deviation of a normal variable.
+        names : sequence of str, length d, optional
+        likelihood : str or dict, default="auto"
+            A kind of column, or a dict {name or position: kind} whose absent columns
+            are "auto": categorical for text, categories and `categorical_features`
+            (ordinal if the categories are ordered), bernoulli for columns of 0 and 1
+            only, `continuous` for the others. A str is for the columns of numbers:
+            those that are categorical by "auto" stay so, unless it is "categorical"
+            or "ordinal", which is for all columns. Columns of a single value, up to
+            rounding, are constant whatever is asked.
+        categorical_features : "from_dtype", None or sequence, default="from_dtype"
+            Names, positions or a boolean mask of categorical columns. "from_dtype"
+            takes the columns of categories; so does a sequence beside those it names,
+            and None takes none. Text is categorical in any case.
+        **options
+            As in `from_statistics`.
 
         Raises
         ------
         ValueError
             For an unknown kind, column or scaling, a kind that does not fit its
-            column, a column or table without any observed cell.
+            column, a column or table without any observed cell, limits of categories
+            out of range, a sparse table of other kinds than counts.
         TypeError
             For a likelihood that is neither a str nor a dict.
         """
-        return cls.from_statistics(
-            Statistics.of(X, sample_weight),
+        raw = RawTable.of(X)
+        labels = _labels(names, raw.shape[1])
+        wanted = named_columns(categorical_features, labels)
+        asked = requested_kinds(labels, likelihood, wanted | set(raw.text))
+        wanted |= {
+            j for j, k in enumerate(asked) if k != "auto" and KINDS[k].has_levels
+        }
+        schema = cls.from_statistics(
+            Statistics.of(raw, sample_weight, levels=sorted(wanted)),
             names=names,
             likelihood=likelihood,
-            continuous=continuous,
-            scaling=scaling,
+            categorical_features=categorical_features,
+            **options,
         )
+        if raw.is_sparse:
+            check_sparse([column.kind for column in schema.columns])
+        return schema
 
     @classmethod
     def from_statistics(
@@ -150,150 +144,273 @@ class Schema:
         *,
         names: Sequence[str] | None = None,
         likelihood: str | Mapping[Any, str] = "auto",
+        categorical_features: Any = "from_dtype",
         continuous: str = "gaussian",
         scaling: str = "standard",
+        max_categories: int | None = None,
+        min_frequency: float | None = None,
     ) -> Schema:
-        """Learn the schema from (merged) statistics; arguments as in `learn`."""
+        """Learn the schema from (merged) statistics.
+
+        The statistics hold the levels of all columns of numbers that are to be
+        categorical or ordinal.
+
+        Parameters
+        ----------
+        statistics : Statistics
+        names, likelihood, categorical_features
+            As in `learn`.
+        continuous : str, default="gaussian"
+            What "auto" takes for columns of real numbers. "student_t" also gives
+            lognormal columns its heavy tails.
+        scaling : {"standard", "robust"}, default="standard"
+            Weighted mean and standard deviation; or median and a ninetieth
+            percentile range worth one standard deviation of a normal variable.
+        max_categories : int, optional
+            Most codes of a categorical column; the rarest levels share one. None
+            is 100.
+        min_frequency : int or float, optional
+            Levels of less weight, or less than this share of it, share one code.
+        """
         if scaling not in SCALINGS:
             raise ValueError(f"scaling is one of {list(SCALINGS)}, got {scaling!r}.")
-        d = len(statistics.mean)
-        labels = [None] * d if names is None else [str(name) for name in names]
-        if len(labels) != d:
-            raise ValueError(
-                f"names holds one name a column, {d} in all, got {len(labels)}."
-            )
+        labels = _labels(names, len(statistics.mean))
+        nominal = named_columns(categorical_features, labels) | statistics.text
+        if categorical_features is not None:
+            nominal |= set(statistics.categories)
+        asked = requested_kinds(labels, likelihood, nominal)
         check_observed(statistics, labels)
-        kinds = resolve_kinds(statistics, labels, likelihood, continuous)
-        learned = {k: KINDS[k].learn(statistics, scaling) for k in set(kinds)}
-        resolution = statistics.resolution()
-        columns = []
-        for j, (label, kind) in enumerate(zip(labels, kinds, strict=True)):
-            centre, scale = learned[kind]
-            column = Column(
-                name=label,
-                kind=kind,
-                centre=float(centre[j]),
-                scale=float(scale[j]),
-                resolution=float(resolution[j]),
-                low=float(statistics.low[j]),
-                high=float(statistics.high[j]),
-            )
-            columns.append(column)
-        return cls(tuple(columns))
+        kinds = resolve_kinds(statistics, labels, asked, nominal, continuous)
+        columns = learn_columns(
+            statistics,
+            labels,
+            kinds,
+            continuous=continuous,
+            scaling=scaling,
+            grouping=Grouping(max_categories, min_frequency),
+        )
+        return cls(columns)
 
     def __getstate__(self) -> dict[str, Any]:
         # Cached arrays stay out of pickles, so that these tell the value alone.
         return {"columns": self.columns}
 
-    @cached_property
+    # -- what the coded columns are ----------------------------------------------
+
+    @property
     def active(self) -> npt.NDArray[np.intp]:
         """Positions of the coded columns in the table, shape (n_active,).
 
-        Columns of one kind stand together, so that a model can slice them.
+        Columns of one density stand together, so that a model can slice them.
         """
-        rank = {kind: i for i, kind in enumerate(KINDS)}
-        kinds = [column.kind for column in self.columns]
-        grouped = np.argsort([rank[kind] for kind in kinds], kind="stable")
-        return _frozen(grouped[[KINDS[kinds[j]].modelled for j in grouped]])
+        return self._layout.active
 
-    @cached_property
+    @property
     def kinds(self) -> tuple[str, ...]:
-        """Kinds of the coded columns, length n_active."""
-        return tuple(self.columns[j].kind for j in self.active)
+        """Densities of the coded columns, as the model names them, length n_active."""
+        return self._layout.densities
 
     @cached_property
-    def log_jacobian(self) -> Array:
-        """Add to a coded log-density for one in the user's units, (n_active,)."""
-        result = np.zeros(len(self.active))
-        for group in self._groups:
-            result[group.coded_place] = group.coding.log_jacobian(
-                group.centre, group.scale
-            )
-        return _frozen(result)
+    def levels(self) -> tuple[tuple[float, ...], ...]:
+        """Observed shares of each coded column's codes; () without levels."""
+        own = {one.coded: one.book.shares.tolist() for one in self._layout.levels}
+        return tuple(tuple(own.get(j, ())) for j in range(len(self.active)))
 
-    def encode(self, X: npt.ArrayLike) -> Array:
-        """Code a table (n, d) as an array (n, n_active); missing cells stay NaN."""
-        table = self._checked(X, len(self.columns), "A table")
+    @cached_property
+    def centre(self) -> Array:
+        """Centres of the coded columns, shape (n_active,); see `Column`."""
+        return frozen(self._layout.centre[self.active])
+
+    @cached_property
+    def scale(self) -> Array:
+        """Scales of the coded columns, shape (n_active,), > 0; see `Column`."""
+        return frozen(self._layout.scale[self.active])
+
+    def level_codes(self, position: int) -> Mapping[Any, int]:
+        """Return the code of each level of a column of the table; {} without levels."""
+        books = {own.position: own.book for own in self._layout.levels}
+        return dict(books[position].code_of) if position in books else {}
+
+    # -- there and back ----------------------------------------------------------
+
+    def encode(self, X: TableLike, *, unknown: str = "missing") -> Array:
+        """Code a table (n, d) as an array (n, n_active); missing cells stay NaN.
+
+        Parameters
+        ----------
+        X : RawTable, array-like or sparse matrix
+            Sparse rows are made dense: pass some at a time.
+        unknown : {"missing", "error"}, default="missing"
+            What to make of a level that was never observed.
+
+        Raises
+        ------
+        ValueError
+            For text in a column of numbers; for an unknown level if asked.
+
+        Warns
+        -----
+        UserWarning
+            Where unknown levels became missing; once, naming columns and levels.
+        """
+        raw = self._checked(X)
+        table = raw.dense()
         coded = np.empty((len(table), len(self.active)))
-        for group in self._groups:
-            x = table[:, group.place].astype(np.float64, copy=False)
+        for group in self._layout.groups:
+            x = group.coding.nearest(as_floats(table[:, group.place]), group.low)
             coded[:, group.coded_place] = group.coding.encode(
                 x, group.centre, group.scale
             )
+        lacking = {}
+        for own in self._layout.levels:
+            codes, lacking[own.position] = own.book.encode(raw.column(own.position))
+            coded[:, own.coded] = codes
+        if unknown == "error":
+            for j, level in self._layout.text_constants:
+                others = dict.fromkeys(raw.column(j).tolist())
+                lacking[j] = [x for x in others if x is not None and x != level]
+        self._tell_unknown({j: new for j, new in lacking.items() if new}, unknown)
         return coded
 
-    def decode(self, coded: npt.ArrayLike) -> Array:
+    def decode(
+        self, coded: npt.ArrayLike, *, source: np.random.Generator | None = None
+    ) -> RawTable:
         """Bring coded values (n, n_active) back to the user's table (n, d).
 
-        Constant columns hold their value; nothing is clipped.
+        Constant columns hold their value.
+
+        Parameters
+        ----------
+        coded : array-like, shape (n, n_active)
+        source : numpy.random.Generator, optional
+            For drawn rows. A code that levels share then gives one of them by its
+            share, else the likeliest; columns of whole numbers are rounded; and
+            columns observed in [0, 1], at or above 0, at or below 0 are kept there.
+            Without it nothing is rounded, and counts alone are kept at or above 0.
         """
-        values = self._checked(coded, len(self.active), "A coded table")
-        table = np.tile(self._centre, (len(values), 1))
-        for group in self._groups:
-            y = values[:, group.coded_place].astype(np.float64, copy=False)
-            table[:, group.place] = group.coding.decode(y, group.centre, group.scale)
-        return table
+        values = np.asarray(coded)
+        _check_width(values.shape, len(self.active), "A coded table")
+        numbers = np.tile(self._layout.centre, (len(values), 1))
+        text: dict[int, npt.NDArray[np.object_]] = {}
+        for group in self._layout.groups:
+            y = as_floats(values[:, group.coded_place])
+            x = group.coding.decode(y, group.centre, group.scale)
+            if source is not None:
+                x = self._in_character(x, group.positions)
+            numbers[:, group.place] = x
+        for own in self._layout.levels:
+            cells = own.book.decode(as_floats(values[:, own.coded]), source)
+            if own.is_text:
+                numbers[:, own.position], text[own.position] = np.nan, cells
+            else:
+                numbers[:, own.position] = cells
+        for j, level in self._layout.text_constants:
+            numbers[:, j], text[j] = np.nan, np.full(len(values), level, dtype=object)
+        return RawTable(numbers, text)
 
-    def unseen_log_mass(self, X: npt.ArrayLike) -> Array:
-        """Return the log-mass of cells that their column never showed, shape (n, d).
+    def log_jacobian(self, X: TableLike) -> Array:
+        """Add to coded log-densities for those in the user's units, (n, n_active).
 
-        Such are the cells that differ from a constant column's value, and those of a
-        0/1 column that are neither: minus the logarithm of their distance in units of
-        rounding, finite, growing with the distance, and the same in any unit of a
-        constant other than 0. Zero for all other cells and where a cell is missing.
+        The log derivative of the coding for densities; for masses 0, but for a level
+        that shares its code the log of its share therein. 0 where a cell is missing.
         """
-        table = self._checked(X, len(self.columns), "A table")
-        mass = np.zeros(table.shape)
-        kinds = np.array([column.kind for column in self.columns])
-        at = np.flatnonzero(np.isin(kinds, ("constant", "bernoulli")))
-        x = table[:, at].astype(np.float64)
-        binary = kinds[at] == "bernoulli"
-        known = np.where(binary, np.clip(np.rint(x), 0.0, 1.0), self._centre[at])
-        # A constant learned in float64 is met by its float32 neighbour too.
-        rounding = relative_rounding(table.dtype)
-        equal = tolerance(np.where(binary, 1.0, self._centre[at]), rounding)
-        equal = np.where(binary, equal, np.maximum(self._scale[at], equal))
-        mass[:, at] = np.log(equal) - np.log(np.fmax(np.abs(x - known), equal))
-        return mass
+        raw = self._checked(X)
+        table = raw.dense()
+        result = np.zeros((len(table), len(self.active)))
+        for group in self._layout.groups:
+            x = group.coding.nearest(as_floats(table[:, group.place]), group.low)
+            own = group.coding.log_jacobian(x, group.centre, group.scale)
+            result[:, group.coded_place] = np.where(np.isnan(x), 0.0, own)
+        for levels in self._layout.levels:
+            own = levels.book.log_share(raw.column(levels.position))
+            result[:, levels.coded] = own
+        return result
 
-    @cached_property
-    def _centre(self) -> Array:
-        return np.array([column.centre for column in self.columns], dtype=np.float64)
+    def unseen_log_mass(self, X: TableLike) -> Array:
+        """Return the log-mass of cells that their column cannot hold, shape (n, d).
 
-    @cached_property
-    def _scale(self) -> Array:
-        return np.array([column.scale for column in self.columns], dtype=np.float64)
+        Such are the cells that differ from a constant column's value, those of a 0/1
+        column that are neither, fractions and negative numbers among counts, and
+        what isn't positive in a lognormal column: minus the logarithm of their
+        distance from what can be, in units of rounding; finite, growing with the
+        distance, and the same in any unit of a constant other than 0. Text that
+        differs from a constant is at distance 1. Zero for all other cells and where a
+        cell is missing.
+        """
+        return unseen_log_mass(self._checked(X), self.columns, self._layout)
 
-    @cached_property
-    def _groups(self) -> tuple[_Group, ...]:
-        """Coded columns by coding: loops run over codings, never over columns."""
-        codings = [KINDS[kind] for kind in self.kinds]
-        groups = []
-        for coding in dict.fromkeys(codings):
-            at = np.flatnonzero([other is coding for other in codings])
-            place = self.active[at]
-            centre, scale = self._centre[place], self._scale[place]
-            groups.append(_Group(coding, _span(place), _span(at), centre, scale))
-        return tuple(groups)
+    # -- within ------------------------------------------------------------------
 
-    @staticmethod
-    def _checked(X: npt.ArrayLike, width: int, what: str) -> npt.NDArray[Any]:
-        table = np.asarray(X)
-        if table.ndim != 2 or table.shape[1] != width:
-            raise ValueError(
-                f"{what} of this schema has {width} columns, shape (n, {width}), "
-                f"got shape {table.shape}."
+    def _checked(self, X: TableLike) -> RawTable:
+        """Return a table as cells, once its width and its text are checked."""
+        shape = X.shape if hasattr(X, "shape") else np.shape(X)
+        _check_width(shape, len(self.columns), "A table")
+        raw = RawTable.of(X)
+        for j, labels in raw.text.items():
+            column = self.columns[j]
+            if not KINDS[column.kind].has_levels and not column.is_text:
+                cell = next((x for x in labels if isinstance(x, str)), None)
+                if cell is not None:
+                    raise ValueError(
+                        f"A column that held numbers in fit holds numbers, but "
+                        f"{self._label(j)} holds text such as {cell!r}; correct these "
+                        "cells or make them missing."
+                    )
+        return raw
+
+    def _tell_unknown(self, lacking: Mapping[int, list[Any]], unknown: str) -> None:
+        if not lacking:
+            return
+        told = []
+        for j, levels in lacking.items():
+            shown = ", ".join(map(repr, levels[:SHOWN_LEVELS]))
+            more = len(levels) - SHOWN_LEVELS
+            told.append(
+                f"{self._label(j)}: {shown}" + (f" and {more} more" if more > 0 else "")
             )
-        return table
+        message = f"Levels that fit never observed ({'; '.join(told)})"
+        if unknown == "error":
+            raise ValueError(
+                f"{message} are refused; correct these cells, make them missing, or "
+                "fit on rows that hold them."
+            )
+        warnings.warn(f"{message} are taken as missing.", UserWarning, stacklevel=3)
+
+    def _in_character(self, x: Array, at: npt.NDArray[np.intp]) -> Array:
+        """Round whole-number columns, and keep bounds that were never left."""
+        columns = [self.columns[j] for j in at]
+        whole = np.array([column.whole for column in columns])
+        low = np.array([column.low for column in columns])
+        high = np.array([column.high for column in columns])
+        floor = np.where(low >= 0, 0.0, -np.inf)
+        ceiling = np.where((low >= 0) & (high <= 1), 1.0, np.inf)
+        ceiling = np.where(high <= 0, 0.0, ceiling)
+        return np.clip(np.where(whole, np.rint(x), x), floor, ceiling)
+
+    def _label(self, j: int) -> str:
+        name = self.columns[j].name
+        return f"column {j}" if name is None else f"column {name!r}"
+
+    @cached_property
+    def _layout(self) -> Layout:
+        return Layout(self.columns)
 
 
-def _span(positions: npt.NDArray[np.intp]) -> slice | npt.NDArray[np.intp]:
-    """Return neighbouring positions as a slice: indexing then makes no copy."""
-    if (np.diff(positions) == 1).all():
-        return slice(int(positions[0]), int(positions[-1]) + 1)
-    return positions
+def _labels(names: Sequence[str] | None, d: int) -> list[str | None]:
+    """Return the name of each column, None without names."""
+    if names is None:
+        return [None] * d
+    labels: list[str | None] = [intern(str(name)) for name in names]
+    if len(labels) != d:
+        raise ValueError(
+            f"names holds one name a column, {d} in all, got {len(labels)}."
+        )
+    return labels
 
 
-def _frozen(array: npt.NDArray[T]) -> npt.NDArray[T]:
-    array.flags.writeable = False  # shared by all who ask
-    return array
+def _check_width(shape: tuple[int, ...], width: int, what: str) -> None:
+    if len(shape) != 2 or shape[1] != width:
+        raise ValueError(
+            f"{what} of this schema has {width} columns, shape (n, {width}), "
+            f"got shape {tuple(shape)}."
+        )

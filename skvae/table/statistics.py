@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from skvae.table.levels import count_levels, merge_levels
+from skvae.table.moments import (
+    FIRST_ROWS,
+    check_finite,
+    checked_weight,
+    weighted_quantiles,
+    whole_columns,
+    within_unit,
+)
+from skvae.table.raw import RawTable, TableLike
 
 __all__ = ["SAMPLE_ROWS", "Statistics", "relative_rounding"]
 
@@ -23,8 +35,8 @@ ROUNDING_ULPS = 8.0
 """Differences below this many units in the last place count as rounding: a value
 that went through a few sums and products is off by one or two."""
 
-QUANTILE_SLACK = 1e-10
-"""Relative slack for ranks, above the rounding of a sum of SAMPLE_ROWS weights."""
+SPARSE_SAMPLE_CELLS = 4_000_000
+"""Cells of the row sample of a sparse table: a wide one keeps fewer rows."""
 
 
 def relative_rounding(dtype: npt.DTypeLike) -> float:
@@ -64,12 +76,23 @@ class Statistics:
         Observed bounds; NaN where nothing is observed.
     binary : ndarray of bool, shape (d,)
         Whether all observed values are 0 or 1.
+    whole : ndarray of bool, shape (d,)
+        Whether all observed values are whole numbers.
     rounding : float
         Relative size of a rounding error in the least precise input.
     sample : ndarray, shape (s, d)
         A uniform sample of the rows, s = min(rows, SAMPLE_ROWS).
     sample_weight, priority : ndarray, shape (s,)
         The weights of the sampled rows, and the random keys that chose them.
+    levels : dict of int to dict
+        Weight of each level of the columns that hold text or categories, or whose
+        levels were asked for, by position.
+    text : frozenset of int
+        Columns that hold text. Their moments are 0 and their bounds NaN.
+    categories, ordered : dict of int to tuple, frozenset of int
+        As in `RawTable`.
+    sample_rows : int
+        Most rows that `sample` may keep.
 
     Examples
     --------
@@ -88,49 +111,63 @@ class Statistics:
     low: Array
     high: Array
     binary: npt.NDArray[np.bool_]
+    whole: npt.NDArray[np.bool_]
     rounding: float
     sample: Array
     sample_weight: Array
     priority: Array
+    levels: Mapping[int, Mapping[Any, float]] = field(default_factory=dict)
+    text: frozenset[int] = frozenset()
+    categories: Mapping[int, tuple[Any, ...]] = field(default_factory=dict)
+    ordered: frozenset[int] = frozenset()
+    sample_rows: int = SAMPLE_ROWS
 
     @classmethod
     def of(
         cls,
-        X: npt.ArrayLike,
+        X: TableLike,
         sample_weight: npt.ArrayLike | None = None,
         *,
         key: int | Sequence[int] = 0,
+        levels: Sequence[int] = (),
     ) -> Statistics:
-        """Read the statistics of a numeric table.
+        """Read the statistics of a table.
 
         Parameters
         ----------
-        X : array-like of real numbers, shape (n, d)
-            NaN cells are missing.
+        X : RawTable, array-like of real numbers or sparse matrix, shape (n, d)
+            NaN cells are missing. A sparse table is never made dense as a whole.
         sample_weight : array-like, shape (n,), optional
             Finite weights >= 0; None weighs every row 1.
         key : int or sequence of int, default=0
             Seeds the row sample. Blocks to be merged need different keys, such as
             (seed, block number).
+        levels : sequence of int, default=()
+            Positions of columns of numbers whose levels are counted too.
 
         Raises
         ------
         ValueError
-            For a table that is not two-dimensional, an infinite cell, or weights
-            that are negative, not finite or of another length.
+            For a table that is not two-dimensional, an infinite cell, a sparse table
+            with missing cells, or weights that are negative, not finite or of another
+            length.
         """
-        table = np.asarray(X)
-        if table.ndim != 2:
-            raise ValueError(
-                f"A table has two dimensions (rows, columns), got shape {table.shape}. "
-                "Reshape a single column with X.reshape(-1, 1)."
-            )
-        weight = _checked_weight(sample_weight, len(table))
-        priority = np.random.default_rng(key).random(len(table))
-        starts = range(0, max(len(table), 1), BLOCK_ROWS)
+        raw = RawTable.of(X)
+        weight = checked_weight(sample_weight, len(raw))
+        priority = np.random.default_rng(key).random(len(raw))
+        if raw.is_sparse:
+            if len(levels):
+                raise ValueError(
+                    "A sparse table holds counts, without levels; make it dense with "
+                    f"X.toarray() for the levels of the columns at {list(levels)}."
+                )
+            return _of_sparse(raw, weight, priority)
+        starts = range(0, max(len(raw), 1), BLOCK_ROWS)
         blocks = [slice(start, start + BLOCK_ROWS) for start in starts]
+        counted = sorted({*levels, *raw.categories})
         return reduce(
-            cls.merge, (_of_block(table[b], weight[b], priority[b]) for b in blocks)
+            cls.merge,
+            (_of_block(raw.take(b), weight[b], priority[b], counted) for b in blocks),
         )
 
     def merge(self, other: Statistics) -> Statistics:
@@ -139,13 +176,15 @@ class Statistics:
         Raises
         ------
         ValueError
-            When the tables differ in their number of columns.
+            When the tables differ in their number of columns, or a column holds text
+            in one and numbers in the other.
         """
         if len(self.mean) != len(other.mean):
             raise ValueError(
                 "Only statistics of the same columns merge, got "
                 f"{len(self.mean)} and {len(other.mean)} columns."
             )
+        _check_same_sorts(self, other)
         weight = self.weight + other.weight
         share = np.divide(
             other.weight, weight, out=np.zeros_like(weight), where=weight > 0
@@ -161,10 +200,19 @@ class Statistics:
             low=np.fmin(self.low, other.low),
             high=np.fmax(self.high, other.high),
             binary=self.binary & other.binary,
+            whole=self.whole & other.whole,
             rounding=max(self.rounding, other.rounding),
             sample=np.concatenate([self.sample, other.sample]),
             sample_weight=np.concatenate([self.sample_weight, other.sample_weight]),
             priority=np.concatenate([self.priority, other.priority]),
+            levels={
+                j: merge_levels(self.levels.get(j, {}), other.levels.get(j, {}))
+                for j in sorted({*self.levels, *other.levels})
+            },
+            text=self.text | other.text,
+            categories={**other.categories, **self.categories},
+            ordered=self.ordered | other.ordered,
+            sample_rows=min(self.sample_rows, other.sample_rows),
         )._trimmed()
 
     @property
@@ -189,17 +237,7 @@ class Statistics:
         ndarray, shape (len(probabilities), d)
             NaN where the sample holds no observed cell.
         """
-        order = np.argsort(self.sample, axis=0)  # NaN last
-        values = np.take_along_axis(self.sample, order, axis=0)
-        cumulated = np.cumsum(self.sample_weight[order] * ~np.isnan(values), axis=0)
-        found = []
-        for target in np.multiply.outer(np.asarray(probabilities), cumulated[-1]):
-            first = (cumulated < target * (1 - QUANTILE_SLACK)).sum(axis=0)
-            last = (cumulated <= target * (1 + QUANTILE_SLACK)).sum(axis=0)
-            ends = np.minimum([first, last], len(values) - 1)
-            below, above = np.take_along_axis(values, ends, axis=0)
-            found.append(below + (above - below) / 2)
-        return np.array(found)
+        return weighted_quantiles(self.sample, self.sample_weight, probabilities)
 
     def resolution(self) -> Array:
         """Return the smallest step between distinct sampled values, shape (d,).
@@ -215,7 +253,7 @@ class Statistics:
 
     def _trimmed(self) -> Statistics:
         """Keep the rows of lowest priority: a uniform sample of all rows seen."""
-        kept = np.argsort(self.priority, kind="stable")[:SAMPLE_ROWS]
+        kept = np.argsort(self.priority, kind="stable")[: self.sample_rows]
         return replace(
             self,
             sample=self.sample[kept],
@@ -224,36 +262,27 @@ class Statistics:
         )
 
 
-def _checked_weight(sample_weight: npt.ArrayLike | None, n_rows: int) -> Array:
-    if sample_weight is None:
-        return np.ones(n_rows)
-    weight = np.asarray(sample_weight, dtype=np.float64)
-    if weight.shape != (n_rows,):
-        raise ValueError(
-            f"sample_weight holds one number a row, shape ({n_rows},), "
-            f"got shape {weight.shape}."
-        )
-    if not np.all(np.isfinite(weight) & (weight >= 0)):
-        raise ValueError(
-            "sample_weight must be finite and >= 0, got values from "
-            f"{weight.min()} to {weight.max()}; use 0 to leave a row out."
-        )
-    return weight
+def _check_same_sorts(one: Statistics, other: Statistics) -> None:
+    for a, b in ((one, other), (other, one)):
+        mixed = [j for j in sorted(a.text - b.text) if b.count[j]]
+        if mixed:
+            raise ValueError(
+                "A column holds text or numbers in all parts of a table, got both in "
+                f"the columns at {mixed}; make them text everywhere."
+            )
 
 
-def _of_block(table: npt.NDArray[np.generic], weight: Array, key: Array) -> Statistics:
+def _of_block(
+    raw: RawTable, weight: Array, key: Array, counted: Sequence[int]
+) -> Statistics:
     """Two-pass moments, in units that neither overflow nor underflow."""
     present = weight > 0
-    weight, key = weight[present], key[present]
-    x = np.asarray(table if present.all() else table[present], dtype=np.float64)
+    if not present.all():
+        raw, weight, key = raw.take(present), weight[present], key[present]
+    x = np.asarray(raw.numbers, dtype=np.float64)
     low = np.fmin.reduce(x, axis=0, initial=np.nan)
     high = np.fmax.reduce(x, axis=0, initial=np.nan)
-    infinite = np.flatnonzero(np.isinf(low) | np.isinf(high))
-    if infinite.size:
-        raise ValueError(
-            "A table holds finite numbers and NaN (missing), got an infinite value in "
-            f"the columns at {infinite.tolist()}; replace it by NaN or a number."
-        )
+    check_finite(low, high)
     observed = ~np.isnan(x)
     count = observed.sum(axis=0)
     total = weight @ observed
@@ -263,6 +292,11 @@ def _of_block(table: npt.NDArray[np.generic], weight: Array, key: Array) -> Stat
     deviation = np.where(observed, x - mean, 0.0)
     unit = np.max(np.abs(deviation), axis=0, initial=0.0)
     deviation /= np.where(unit > 0, unit, 1.0)
+    levels = {}
+    for j in sorted({*counted, *raw.text}):
+        levels[j], count[j] = count_levels(raw.text.get(j, x[:, j]), weight)
+        total[j] = sum(levels[j].values())
+    whole = whole_columns(x)
     return Statistics(
         rows=len(x),
         count=count,
@@ -271,9 +305,58 @@ def _of_block(table: npt.NDArray[np.generic], weight: Array, key: Array) -> Stat
         std=unit * np.sqrt((weight @ deviation**2) / safe_total),
         low=low,
         high=high,
-        binary=((x == 0) | (x == 1) | ~observed).all(axis=0),
-        rounding=relative_rounding(table.dtype),
+        binary=within_unit(whole, low, high),
+        whole=whole,
+        rounding=relative_rounding(raw.dtype),
         sample=x,
         sample_weight=weight,
         priority=key,
+        levels=levels,
+        text=frozenset(j for j in raw.text if count[j]),
+        categories=raw.categories,
+        ordered=raw.ordered,
     )._trimmed()
+
+
+def _of_sparse(raw: RawTable, weight: Array, key: Array) -> Statistics:
+    """Moments of all cells from those that are stored."""
+    present = weight > 0
+    table = raw.numbers if present.all() else raw.numbers[np.flatnonzero(present)]
+    weight, key = weight[present], key[present]
+    n, d = table.shape
+    cells = table.tocoo()
+    x, at = cells.data.astype(np.float64), cells.coords[1]
+    if np.isnan(x).any():
+        raise ValueError(
+            "A sparse table holds counts, without missing cells, but got NaN; make it "
+            "dense with X.toarray(), or leave these rows out."
+        )
+    stored, w = np.bincount(at, minlength=d), weight[cells.coords[0]]
+    zero = np.where(stored < n, 0.0, np.nan)
+    low, high = zero.copy(), zero.copy()
+    np.fmin.at(low, at, x)
+    np.fmax.at(high, at, x)
+    check_finite(low, high)
+    total = float(weight.sum())
+    mean = np.bincount(at, w * x, d) / (total or 1.0)
+    elsewhere = total - np.bincount(at, w, d)
+    squares = np.bincount(at, w * (x - mean[at]) ** 2, d) + elsewhere * mean**2
+    whole = np.bincount(at, x != np.rint(x), d) == 0
+    rows = int(np.clip(SPARSE_SAMPLE_CELLS // max(d, 1), FIRST_ROWS, SAMPLE_ROWS))
+    kept = np.argsort(key, kind="stable")[:rows]
+    return Statistics(
+        rows=n,
+        count=np.full(d, n),
+        weight=np.full(d, total),
+        mean=mean,
+        std=np.sqrt(np.maximum(squares, 0.0) / (total or 1.0)),
+        low=low,
+        high=high,
+        binary=within_unit(whole, low, high),
+        whole=whole,
+        rounding=relative_rounding(raw.dtype),
+        sample=table[kept].toarray().astype(np.float64),
+        sample_weight=weight[kept],
+        priority=key[kept],
+        sample_rows=rows,
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ class Batch:
         Standard normal draws; None for a model that draws nothing.
     sources : list of torch.Generator
         One a member, for what is drawn inside the networks.
+    seen : Tensor of shape (n_members, batch_size, n_inputs)
+        What the encoder sees; `x` itself where None is given.
     """
 
     x: Tensor
@@ -40,6 +43,11 @@ class Batch:
     weight: Tensor | None
     unit: Tensor | None
     sources: list[torch.Generator]
+    seen: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if cast("Tensor | None", self.seen) is None:
+            object.__setattr__(self, "seen", self.x)
 
 
 class Batches:
@@ -84,7 +92,7 @@ class Batches:
             for seed in self.seeds
         ]
         order = torch.stack(orders).to(device)
-        fitting = _CELLS_PER_BLOCK // (self.batch_size * self.rows.x.shape[1])
+        fitting = _CELLS_PER_BLOCK // (self.batch_size * self.rows.seen.shape[1])
         stride = self.batch_size * max(1, min(_BATCHES_PER_BLOCK, fitting))
         for block, start in enumerate(range(0, n, stride)):
             yield from self._block(order[:, start : start + stride], epoch, block)
@@ -99,6 +107,8 @@ class Batches:
             None if self.rows.observed is None else _gather(self.rows.observed, order)
         )
         weight = None if self.rows.weight is None else _gather(self.rows.weight, order)
+        apart = self.rows.seen is not self.rows.x
+        seen = _gather(self.rows.seen, order) if apart else None
         unit = self._noise(order.shape[1], sources)
         for start in range(0, order.shape[1], self.batch_size):
             part = slice(start, start + self.batch_size)
@@ -108,6 +118,7 @@ class Batches:
                 None if weight is None else weight[:, part],
                 None if unit is None else unit[:, :, part],
                 sources,
+                None if seen is None else seen[:, part],  # type: ignore[arg-type]
             )
 
     def _noise(self, n_rows: int, sources: list[torch.Generator]) -> Tensor | None:

@@ -15,7 +15,8 @@ from skvae.model.closed_form import (
     noise_floor,
 )
 from skvae.model.latent import LatentModel
-from skvae.model.rows import Rows
+from skvae.model.likelihoods import TableLikelihood
+from skvae.model.linear import LinearGaussian
 from skvae.training.batches import Batches
 from skvae.training.history import History
 from skvae.training.loop import SCHEDULES, Plan, train
@@ -23,6 +24,8 @@ from skvae.training.objectives import make_objective
 from skvae.training.optimiser import Adam
 
 _LEAST_CLOSED_VARIANCE = 1e-16
+# Least squared scale of codes in an order, and least dispersion of counts.
+_LEAST_SPREAD = 1e-4
 
 # Held-out rows beyond these tell nothing more about when to stop.
 _MAX_HELD_OUT = 4096
@@ -76,12 +79,17 @@ class CodedTable:
     Attributes
     ----------
     values : ndarray of shape (n_rows, n_columns)
+        NaN where a cell is missing.
     weight : ndarray of shape (n_rows,) or None
     kinds : tuple of str of length n_columns
     units : ndarray of shape (n_columns,)
         Size of one coded unit in the user's units, up to a common factor.
     resolution : ndarray of shape (n_columns,)
         Smallest step of each column, coded units.
+    levels : tuple of tuple of float
+        Shares of the codes of each column that has levels.
+    centre, scale : ndarray of shape (n_columns,) or None
+        Of the codes of an ordinal column, of log1p of a count.
     """
 
     values: np.ndarray
@@ -89,13 +97,14 @@ class CodedTable:
     kinds: tuple[str, ...]
     units: np.ndarray
     resolution: np.ndarray
+    levels: tuple[tuple[float, ...], ...] = ()
+    centre: np.ndarray | None = None
+    scale: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> CodedTable:
         """Some of the rows."""
         weight = None if self.weight is None else self.weight[rows]
-        return CodedTable(
-            self.values[rows], weight, self.kinds, self.units, self.resolution
-        )
+        return replace(self, values=self.values[rows], weight=weight)
 
 
 @dataclass(frozen=True)
@@ -240,9 +249,8 @@ def train_model(
         # A plain auto-encoder minimises the squared error in coded units: unit noise.
         floor = as_array(model.likelihood.floor)
         model.set_noise(1.0 + floor[np.array(model.likelihood.scaled)])
-    dtype, device = model.params.flat.dtype, model.device
     batches = Batches(
-        Rows.from_coded(table.values, dtype, device, table.weight),
+        model.rows(table.values, table.weight),
         batch_size=settings.batch_size,
         n_draws=settings.n_importance_samples if settings.variational else 0,
         n_components=settings.n_components,
@@ -250,7 +258,7 @@ def train_model(
     )
     held_out = None
     if validation is not None:
-        held_out = Rows.from_coded(validation, dtype, device, validation_weight)
+        held_out = model.rows(validation, validation_weight)
     return train(
         model,
         make_objective(
@@ -303,33 +311,25 @@ def is_closed_form(kinds: tuple[str, ...], settings: Settings) -> bool:
 
 def start_model(table: CodedTable, settings: Settings, seeds: list[int]) -> LatentModel:
     """An untrained model on the CPU, float64: linear or random start."""
-    linear, resolution = None, table.resolution
-    if settings.noise == "shared":
-        # One noise for all columns has one floor: that of the finest column.
-        resolution = (resolution * table.units).min() / table.units
-    if settings.hidden:
-        floor = noise_floor(table.values, resolution, robust=settings.plan.trim > 0.0)
-    else:
-        # The closed form is fitted in float64, whose rounding is the only limit.
-        floor = np.full(len(resolution), _LEAST_CLOSED_VARIANCE)
-    if settings.start == "linear":
-        linear = linear_start(
-            table.values,
-            table.weight,
-            settings.n_components,
-            floor=floor,
-            units=table.units if settings.noise == "shared" else None,
-            shared=settings.noise == "shared" or not settings.variational,
-            trim=settings.plan.trim,
-        )
+    own = _likelihood(table, np.zeros(len(table.kinds)))
+    continuous = np.array(own.continuous, dtype=bool)
+    linear, floor = None, _least_noise(table, settings, own)
+    holes = np.isnan(table.values).any(axis=0)
+    if settings.start == "linear" or holes.any():
+        linear = _linear_start(table, settings, own, floor)
     if settings.noise == "network":
         # A scale that depends on z must not collapse onto ties.
-        typical = 0.09 if linear is None else linear.noise_variance
-        floor = np.maximum(floor, 0.01 * typical)
-    scaled = np.array([kind != "bernoulli" for kind in table.kinds], dtype=bool)
-    offset = np.zeros(int(scaled.sum()))
+        typical = np.full(len(floor), 0.09)
+        if linear is not None and settings.start == "linear":
+            typical = np.ones(own.n_locations)
+            typical[~as_array(own.reference)] = linear.noise_variance
+            typical = as_array(own.collapse(torch.as_tensor(typical)))
+        floor = np.where(continuous, np.maximum(floor, 0.01 * typical), floor)
+    scaled = np.array(own.scaled, dtype=bool)
+    offset = np.zeros(own.n_scales)
     if settings.noise == "shared":
-        offset = -np.log(table.units[scaled])
+        offset = np.where(continuous, -np.log(table.units), 0.0)[scaled]
+    counts = np.array([kind == "multinomial" for kind in table.kinds], dtype=bool)
     model = LatentModel.build(
         kinds=table.kinds,
         variance_floor=floor,
@@ -341,11 +341,68 @@ def start_model(table: CodedTable, settings: Settings, seeds: list[int]) -> Late
         ],
         scale_offset=offset,
         n_members=settings.n_members,
+        levels=table.levels,
+        centre=table.centre,
+        scale=table.scale,
+        trials=float(np.nanmean(table.values[:, counts], axis=0).sum()),
+        flagged=tuple(np.flatnonzero(holes).tolist()),
     )
-    model.start_random(seeds, network_only=linear is not None)
-    if linear is not None:
+    model.start_random(seeds, network_only=settings.start == "linear")
+    if linear is not None and settings.start == "linear":
         model.start_linear(linear, project=not settings.variational)
+    if holes.any():
+        model.filler = linear
     return model
+
+
+def _likelihood(table: CodedTable, floor: np.ndarray) -> TableLikelihood:
+    """What is known of the columns before there is a model."""
+    centre, scale = (
+        None if part is None else torch.as_tensor(part, dtype=torch.float64)
+        for part in (table.centre, table.scale)
+    )
+    return TableLikelihood(
+        table.kinds, torch.as_tensor(floor), table.levels, centre, scale
+    )
+
+
+def _least_noise(
+    table: CodedTable, settings: Settings, own: TableLikelihood
+) -> np.ndarray:
+    """Least squared scale of each column, coded units."""
+    resolution = table.resolution
+    if settings.noise == "shared":
+        # One noise for all columns has one floor: that of the finest column.
+        resolution = (resolution * table.units).min() / table.units
+    if settings.hidden:
+        floor = noise_floor(table.values, resolution, robust=settings.plan.trim > 0.0)
+    else:
+        # The closed form is fitted in float64, whose rounding is the only limit.
+        floor = np.full(len(resolution), _LEAST_CLOSED_VARIANCE)
+    return np.where(own.plain, floor, _LEAST_SPREAD)
+
+
+def _linear_start(
+    table: CodedTable, settings: Settings, own: TableLikelihood, floor: np.ndarray
+) -> LinearGaussian:
+    """The linear-Gaussian model of the features."""
+    values, units = table.values, table.units
+    features_floor = as_array(own.feature_floor(torch.as_tensor(floor)))
+    if not all(own.plain):
+        kept = ~as_array(own.reference)
+        values = as_array(own.features(torch.as_tensor(values)))[:, kept]
+        units = as_array(own.spread(torch.as_tensor(units)))[kept]
+        features_floor = features_floor[kept]
+    shared = settings.noise == "shared"
+    return linear_start(
+        values,
+        table.weight,
+        settings.n_components,
+        floor=features_floor,
+        units=units if shared else None,
+        shared=shared or not settings.variational,
+        trim=settings.plan.trim,
+    )
 
 
 def _closed_form_fit(

@@ -215,12 +215,13 @@ class _Watch:
     @torch.no_grad()
     def look(self, history: History, plan: Plan) -> bool:
         """Compare with the best so far; True once patience has run out."""
-        members = self.model.n_members
+        members, observed = self.model.n_members, self.rows.observed
         value = -self.objective(
             self.model(
                 self.rows.x.expand(members, -1, -1),
                 None if self.unit is None else self.unit.expand(members, -1, -1, -1),
-                observed=self.rows.observed,
+                seen=self.rows.seen.expand(members, -1, -1),
+                observed=None if observed is None else observed[None],
             ),
             plan.beta,
         )

@@ -94,6 +94,7 @@ class AutogradStep:
         terms = self.model(
             batch.x,
             batch.unit,
+            seen=batch.seen,
             observed=batch.observed,
             dropout=self.dropout,
             sources=batch.sources,
@@ -187,7 +188,7 @@ class _Chain:
 
     def forward(self, batch: Batch, beta: float) -> Tensor:
         """Loss of each row, (members, rows)."""
-        self.encoder.forward(batch.x)
+        self.encoder.forward(batch.seen)
         mean, log_variance = self.encoder.linear, self.encoder.extra
         torch.abs(log_variance, out=self.inside).lt_(self.limit)
         log_variance.clamp_(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)

@@ -157,3 +157,45 @@ def test_chunks_and_other_rows_change_no_answer(
     monkeypatch.setattr(scoring, "_CHUNK", 64)
     chunked = contributions(model, X, bank, SCORES[name])
     np.testing.assert_allclose(chunked, whole, rtol=0, atol=1e-9)
+
+
+@names
+def test_columns_of_every_kind_are_explained(name: str) -> None:
+    kinds = ("student_t", "categorical", "categorical", "ordinal", "poisson")
+    model = LatentModel.build(
+        kinds=kinds,
+        variance_floor=np.full(D, 1e-4),
+        n_components=K,
+        hidden=(4,),
+        activation="silu",
+        n_free_scales=None,
+        levels=((), (0.5, 0.3, 0.2), (0.6, 0.4), (0.2, 0.5, 0.3), ()),
+        flagged=(1, 4),
+    )
+    flat = 0.4 * np.random.default_rng(1).normal(size=model.params.flat.shape)
+    model.params.flat.copy_(torch.as_tensor(flat))
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.normal(size=20), *rng.integers(0, 2, (4, 20))])
+    X[rng.random(X.shape) < 0.2] = np.nan
+    bank, score = draw_bank(16, K, 0), SCORES[name]
+    parts = contributions(model, X, bank, score)
+    assert parts.shape == X.shape
+    assert not parts[np.isnan(X)].any()
+    whole = score_rows(model, X, bank, score)
+    np.testing.assert_allclose(parts.sum(1), whole, rtol=0, atol=1e-9)
+    # The step that a cell alone makes the code take, one row and column at a time.
+    complete, likelihood = ~np.isnan(X).any(1), model.likelihood
+    origin = likelihood.features_of(model.prior_mean_row())[0]
+    away = (likelihood.features(torch.as_tensor(X[complete])) - origin).numpy()
+    owner = likelihood.owner.numpy()
+    path = model.params["encoder.path"][0, : len(owner)].numpy()
+    steps = np.column_stack(
+        [
+            ((away[:, owner == j] @ path[owner == j]) ** 2).sum(1)
+            for j in range(len(kinds))
+        ]
+    )
+    cells = read_score(model, X, bank, score, lambda t: (score.cells(t),))[0]
+    latent = (whole - cells.sum(1))[complete, None]
+    expected = cells[complete] + latent * steps / steps.sum(1, keepdims=True)
+    np.testing.assert_allclose(parts[complete], expected, atol=1e-9)

@@ -9,8 +9,12 @@ import pytest
 import torch
 from scipy import special, stats
 
-from skvae.inference.imputation import conditional_draws, conditional_mean
-from skvae.inference.scoring import draw_bank
+from skvae.inference.imputation import (
+    conditional_draws,
+    conditional_mean,
+    expected_cells,
+)
+from skvae.inference.scoring import draw_bank, read_weighted
 from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian, factor_analysis
 from skvae.model.priors import FullNormal
@@ -91,6 +95,11 @@ def test_mean_under_another_prior_is_that_of_its_gaussian() -> None:
         assert np.abs(error).max(initial=0.0) < 0.01
 
 
+def expected(model: LatentModel, X: np.ndarray, bank: np.ndarray) -> np.ndarray:
+    """Conditional mean before it is decided what to put in the cell."""
+    return read_weighted(model, X, bank, lambda terms: (expected_cells(terms),))[0]
+
+
 def test_mean_is_importance_weighted() -> None:
     # Log-odds that one code of each sign drives: no Gaussian proposal has their exact
     # posterior, so that only the weights lead to the mean that quadrature finds.
@@ -107,13 +116,15 @@ def test_mean_is_importance_weighted() -> None:
     X = np.array([[1.0, 0.0, np.nan], [1.0, np.nan, 0.0], [np.nan, 1.0, 1.0]])
     z, step = np.linspace(-8.0, 8.0, 4001, retstep=True)
     p = special.expit(z[:, None] * slopes)
-    mine = conditional_mean(model, X, draw_bank(2048, 1, 0))
-    for row, own in zip(X, mine, strict=True):
+    bank = draw_bank(2048, 1, 0)
+    decided = conditional_mean(model, X, bank)
+    for row, own, cell in zip(X, expected(model, X, bank), decided, strict=True):
         seen = ~np.isnan(row)
         mass = np.where(row[seen] == 1.0, p[:, seen], 1.0 - p[:, seen]).prod(1)
         weight = stats.norm.pdf(z) * mass * step
         exact = weight @ p[:, ~seen] / weight.sum()
         np.testing.assert_allclose(own[~seen], exact, atol=5e-3)
+        np.testing.assert_array_equal(cell[~seen], np.round(exact))
 
 
 def draws_of(row: np.ndarray, n: int = 4000, n_bank: int = 512) -> np.ndarray:
@@ -220,7 +231,7 @@ def test_binary_cells_follow_their_conditional_probability() -> None:
         (weight * p * (1 - p)).sum() / (weight * (1 - p)).sum(),
     ]
     bank = draw_bank(1024, 1, 0)
-    np.testing.assert_allclose(conditional_mean(model, X, bank)[:, 1], exact, atol=0.01)
+    np.testing.assert_allclose(expected(model, X, bank)[:, 1], exact, atol=0.01)
     n = 4000
     draws = conditional_draws(model, X, bank, n, seed=0)[:, :, 1]
     assert set(np.unique(draws)) == {0.0, 1.0}

@@ -290,21 +290,3 @@ def test_no_rows_have_no_scores() -> None:
     empty = np.empty((0, D))
     rows = score_rows(random_model(), empty, draw_bank(8, K, 0), SCORES["elbo"])
     assert rows.shape == (0,)
-
-
-def test_what_fills_the_holes_is_seen_by_the_encoder_only() -> None:
-    model, X = random_model(), mixed_table()
-
-    def reading(terms: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        return terms.mean[0], terms.log_px[0, 0]
-
-    zeros, zero_cells = read(model, X, None, reading)
-    same, _ = read(model, X, None, reading, fill=np.zeros_like(X))
-    twos, two_cells = read(model, X, None, reading, fill=np.full_like(X, 2.0))
-    np.testing.assert_array_equal(zeros, same)
-    holes = np.isnan(X)
-    complete = ~holes.any(1)
-    np.testing.assert_array_equal(zeros[complete], twos[complete])
-    assert (zeros[~complete] != twos[~complete]).all()
-    assert not zero_cells[holes].any()
-    assert not two_cells[holes].any()

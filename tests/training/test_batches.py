@@ -152,20 +152,28 @@ def test_noise_has_the_precision_of_the_rows() -> None:
 
 def test_rows_of_a_coded_table() -> None:
     coded = np.array([[1.0, np.nan], [np.nan, 2.0], [3.0, 4.0]])
-    fill = np.array([[9.0, 8.0], [7.0, 9.0], [9.0, 9.0]])
     cpu = torch.device("cpu")
     weight = np.array([1.0, 2.0, 6.0])
-    table = Rows.from_coded(coded, torch.float64, cpu, weight, fill)
-    assert table.x.tolist() == [[1.0, 8.0], [7.0, 2.0], [3.0, 4.0]]
+    table = Rows.from_coded(coded, torch.float64, cpu, weight)
+    assert table.x.tolist() == [[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]]
+    assert table.seen is table.x
     assert table.observed is not None
     assert table.observed.tolist() == [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
     assert table.weight is not None
     np.testing.assert_allclose(table.weight.numpy(), weight / 3.0)
     assert len(table) == 3
-    unfilled = Rows.from_coded(coded, torch.float64, cpu)
-    assert unfilled.x.tolist() == [[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]]
     assert np.isnan(coded).sum() == 2  # the caller's array is as it was
     complete = Rows.from_coded(coded[2:], torch.float64, cpu)
     assert complete.observed is None
     complete.x.zero_()
     assert coded[2, 0] == 3.0
+
+
+def test_what_the_encoder_sees_goes_with_its_row() -> None:
+    number = torch.arange(10.0)[:, None]
+    table = Rows(number, seen=torch.cat([10.0 * number, -number], 1))
+    for batch in batches(table).epoch(0):
+        assert torch.equal(batch.seen[..., :1], 10.0 * batch.x)
+        assert torch.equal(batch.seen[..., 1:], -batch.x)
+    plain = next(batches(Rows(number)).epoch(0))
+    assert plain.seen is plain.x

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from skvae.model.latent import LatentModel
+from skvae.model.likelihoods import LIKELIHOODS
 from skvae.model.networks import ACTIVATIONS
 from skvae.model.rows import Rows
 from skvae.model.terms import Terms
@@ -39,6 +40,17 @@ MODELS: dict[str, dict[str, Any]] = {
     "binary": {"kinds": ("bernoulli",) * D, "n_free_scales": 0},
     "real": {"kinds": ("gaussian",) * D, "n_free_scales": D, "hidden": (3, 4)},
     "heavy-tailed": {"kinds": ("student_t",) * D, "n_free_scales": 1},
+    "levels": {
+        "kinds": ("student_t", "categorical", "categorical", "ordinal", "bernoulli"),
+        "levels": ((), (0.4, 0.6), (0.2, 0.5, 0.3), (0.3, 0.7), ()),
+        "n_free_scales": 2,
+        "flagged": (0, 2),
+    },
+    "counts": {
+        "kinds": ("poisson", "negative_binomial", "gaussian") + ("multinomial",) * 2,
+        "n_free_scales": None,
+        "flagged": (1,),
+    },
 }
 models = pytest.mark.parametrize("name", MODELS)
 
@@ -50,7 +62,7 @@ def numbers(*shape: int, seed: int) -> Tensor:
 def random_model(name: str = "column", members: int = 2, **more: Any) -> LatentModel:
     given = {"kinds": MIXED, "hidden": (4,), "activation": "silu", **MODELS[name]}
     given.update(more)
-    n_scales = sum(kind != "bernoulli" for kind in given["kinds"])
+    n_scales = sum(LIKELIHOODS[kind].has_scale for kind in given["kinds"])
     model = LatentModel.build(
         variance_floor=np.full(D, 1e-2),
         n_components=K,
@@ -62,13 +74,26 @@ def random_model(name: str = "column", members: int = 2, **more: Any) -> LatentM
     return model
 
 
-def batch(members: int = 2, *, draws: int = 1, holes: bool = False) -> Batch:
+def batch(
+    members: int = 2,
+    *,
+    draws: int = 1,
+    holes: bool = False,
+    model: LatentModel | None = None,
+) -> Batch:
     x = numbers(members, ROWS, D, seed=1)
-    x[..., -2:] = (x[..., -2:] > 0).double()
-    seen = (numbers(members, ROWS, D, seed=2) > -0.5).double()
+    kinds = MIXED if model is None else model.likelihood.kinds
+    for j, kind in enumerate(kinds):
+        if kind not in ("gaussian", "student_t"):
+            x[..., j] = (x[..., j] > 0).double()
+    observed = (numbers(members, ROWS, D, seed=2) > -0.5).double()
     unit = numbers(members, draws, ROWS, K, seed=3) if draws else None
     sources = [torch.Generator().manual_seed(member) for member in range(members)]
-    return Batch(x, seen if holes else None, None, unit, sources)
+    given = Batch(x, observed if holes else None, None, unit, sources)
+    if model is None or model.n_inputs == D:
+        return given
+    seen = numbers(members, ROWS, model.n_inputs, seed=4)
+    return Batch(x, given.observed, None, unit, sources, seen)
 
 
 def alike(losses: Tensor) -> None:
@@ -96,7 +121,8 @@ def loss_of(
 
     def loss(flat: Tensor) -> Tensor:
         own = model.with_params(model.params.with_flat(flat))
-        losses = objective(own(given.x, given.unit, observed=given.observed), beta)
+        terms = own(given.x, given.unit, seen=given.seen, observed=given.observed)
+        losses = objective(terms, beta)
         weight = weigh(losses)
         return (losses if weight is None else losses * weight).mean(1).sum()
 
@@ -115,7 +141,8 @@ def test_analytic_gradient_is_autograds(
     holes: bool,
     draws: int,
 ) -> None:
-    model, given = random_model(name), batch(draws=draws, holes=holes)
+    model = random_model(name)
+    given = batch(draws=draws, holes=holes, model=model)
     loss = loss_of(model, objective, given, 0.7, weigh)
     flat = model.params.flat.clone().requires_grad_()
     (expected,) = torch.autograd.grad(loss(flat), flat)
@@ -147,7 +174,8 @@ def test_analytic_gradient_is_that_of_finite_differences(
     name: str, objective: Objective
 ) -> None:
     # Along a few random directions, without autograd anywhere.
-    model, given = random_model(name), batch(holes=True)
+    model = random_model(name)
+    given = batch(holes=True, model=model)
     gradient = torch.empty_like(model.params.flat)
     choose_step(model, objective, gradient, n_draws=1)(given, 0.7, unlike)
     loss = loss_of(model, objective, given, 0.7, unlike)

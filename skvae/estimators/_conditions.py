@@ -1,0 +1,147 @@
+"""What a user asks of new rows, as conditions on coded cells."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from skvae.inference.generation import Conditions
+from skvae.table.containers import Container
+from skvae.table.raw import RawTable
+from skvae.table.schema import Schema
+
+# Kinds without an order of their levels, in which a range means nothing.
+_UNORDERED = ("categorical",)
+
+
+def code_conditions(schema: Schema, conditions: Mapping[Any, Any]) -> Conditions:
+    """Conditions on the coded columns.
+
+    Parameters
+    ----------
+    schema : Schema
+    conditions : mapping
+        From names or positions to a value, a set or list of values, or a range (low,
+        high) as a tuple in which None is open.
+
+    Raises
+    ------
+    TypeError
+        Where `conditions` is no mapping.
+    ValueError
+        For a column that is unknown, a level or value that the column never showed, a
+        range of an unordered column, or an empty set or range.
+    """
+    if not isinstance(conditions, Mapping):
+        raise TypeError(
+            f"conditions is a dict {{column: value, set or range}}, got "
+            f"{type(conditions).__name__}."
+        )
+    low = np.full(len(schema.active), -np.inf)
+    high = np.full(len(schema.active), np.inf)
+    members: dict[int, np.ndarray] = {}
+    coded_place = {int(j): place for place, j in enumerate(schema.active)}
+    for key, wanted in conditions.items():
+        j = _position(schema, key)
+        if j not in coded_place:
+            _check_constant(schema, j, key, wanted)
+            continue
+        place = coded_place[j]
+        if isinstance(wanted, tuple):
+            low[place], high[place] = _range(schema, j, place, key, wanted)
+        else:
+            values = (
+                wanted
+                if isinstance(wanted, Iterable) and not isinstance(wanted, str)
+                else [wanted]
+            )
+            members[place] = _coded(schema, j, place, key, list(values))
+    return Conditions(low, high, members)
+
+
+def warn_of_few(effective_size: float, n_samples: int) -> None:
+    """Say where rows share codes because few fit the conditions."""
+    if effective_size < min(n_samples, 100):
+        warnings.warn(
+            f"Few codes fit the conditions: {n_samples} rows were drawn from about "
+            f"{effective_size:.0f} independent ones, and will resemble each other. "
+            f"Widen the conditions, or ask for fewer rows.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _position(schema: Schema, key: Any) -> int:
+    names = [column.name for column in schema.columns]
+    if key in names:
+        return names.index(key)
+    if isinstance(key, int | np.integer) and 0 <= key < len(names):
+        return int(key)
+    known = [name for name in names if name is not None]
+    raise ValueError(
+        f"conditions names columns by position (0 to {len(names) - 1}) or by name "
+        f"({known or 'this table has none'}), got {key!r}."
+    )
+
+
+def _raw(schema: Schema, j: int, values: list[Any]) -> RawTable:
+    """Values of one column as a table whose other cells are missing."""
+    cells = np.full((len(values), len(schema.columns)), None, dtype=object)
+    cells[:, j] = values
+    return Container.read(cells)
+
+
+def _check_constant(schema: Schema, j: int, key: Any, wanted: Any) -> None:
+    values = [wanted] if isinstance(wanted, str | tuple) else np.ravel(wanted).tolist()
+    if isinstance(wanted, tuple):
+        low, high = (
+            limit if end is None else end
+            for end, limit in zip(wanted, (-math.inf, math.inf), strict=True)
+        )
+        met = low <= schema.columns[j].centre <= high
+    else:
+        met = bool((schema.unseen_log_mass(_raw(schema, j, values))[:, j] == 0).any())
+    if not met:
+        raise ValueError(
+            f"The column {key!r} held one value in fit, and {wanted!r} is another: no "
+            f"row can meet that. Leave the column out of conditions."
+        )
+
+
+def _coded(
+    schema: Schema, j: int, place: int, key: Any, values: list[Any]
+) -> np.ndarray:
+    # What is unknown is an error here, and said below.
+    with warnings.catch_warnings(action="ignore"):
+        codes = schema.encode(_raw(schema, j, values))[:, place]
+    unknown = [value for value, code in zip(values, codes) if np.isnan(code)]
+    if unknown or not values:
+        column = schema.columns[j]
+        seen = f" among {list(column.levels)}" if column.levels else ""
+        raise ValueError(
+            f"A condition on {key!r} holds values that the column showed in fit{seen}, "
+            f"got {unknown or 'an empty set'}."
+        )
+    return codes
+
+
+def _range(
+    schema: Schema, j: int, place: int, key: Any, wanted: tuple[Any, ...]
+) -> tuple[float, float]:
+    column = schema.columns[j]
+    if len(wanted) != 2 or column.kind in _UNORDERED:
+        raise ValueError(
+            f"A tuple is a range (low, high) of an ordered column, got {wanted!r} for "
+            f"{key!r} of kind {column.kind!r}. Give a set for several values."
+        )
+    ends = [-np.inf, np.inf]
+    for i, end in enumerate(wanted):
+        if end is not None and end not in (-math.inf, math.inf):
+            ends[i] = float(_coded(schema, j, place, key, [end])[0])
+    if ends[0] > ends[1]:
+        raise ValueError(f"A range is (low, high), got {wanted!r} for {key!r}.")
+    return ends[0], ends[1]

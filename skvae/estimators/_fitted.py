@@ -1,0 +1,79 @@
+"""What every question to a fitted model begins and ends with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skvae._backend import resolve_device, scoring_dtype
+from skvae.estimators._tables import in_blocks, read_table
+from skvae.inference.scoring import SCORES, Score, score_rows
+from skvae.model.latent import LatentModel
+from skvae.table.containers import Container
+from skvae.table.raw import RawTable
+from skvae.table.schema import Schema
+
+# Scales from the centre beyond which all cells are equally far: the square of their
+# force on the fit is still finite in float32.
+_FAR = 1e10
+
+
+def encode(schema: Schema, raw: RawTable, *, unknown: str = "missing") -> np.ndarray:
+    """Coded cells; those of extreme size are drawn in to where numbers behave."""
+    return np.clip(schema.encode(raw, unknown=unknown), -_FAR, _FAR)
+
+
+class Fitted:
+    """A fitted model between the user's table and the coded rows."""
+
+    _schema: Schema
+    _container: Container
+    _model: LatentModel
+    _bank: np.ndarray
+    _mean_contributions: np.ndarray
+    handle_unknown: str
+    device_: str
+    n_components_: int
+
+    @property
+    def _score(self) -> Score:
+        """The score that `score_samples` gives."""
+        return SCORES["log_likelihood"]
+
+    def _check(self, X: Any) -> RawTable:
+        check_is_fitted(self)
+        return read_table(self, X, reset=False)
+
+    def _encode(self, raw: RawTable) -> np.ndarray:
+        return encode(self._schema, raw, unknown=self.handle_unknown)
+
+    def _model_for(self, dtype: np.dtype[Any]) -> LatentModel:
+        """The model on its device, in the precision of the question."""
+        device = resolve_device(self.device_, 0)
+        return self._model.to(scoring_dtype(dtype, device), device)
+
+    def _scores(self, raw: RawTable, score: Score) -> np.ndarray:
+        model = self._model_for(raw.dtype)
+
+        def answer(part: RawTable, coded: np.ndarray) -> tuple[np.ndarray]:
+            rows = score_rows(model, coded, self._bank, score)
+            rows = rows.astype(np.float64)
+            if score.has_units:
+                rows += self._schema.log_jacobian(part).sum(axis=1)
+            return (rows + self._schema.unseen_log_mass(part).sum(axis=1),)
+
+        (rows,) = in_blocks(raw, self._encode, answer)
+        return rows.astype(raw.dtype, copy=False)
+
+    def _completed(
+        self,
+        X: Any,
+        raw: RawTable,
+        coded: np.ndarray,
+        source: np.random.Generator | None = None,
+    ) -> Any:
+        """The user's table with its holes filled."""
+        values = self._schema.decode(coded, source=source)
+        return self._container.complete(X, values, raw.missing())

@@ -1,0 +1,94 @@
+"""What a fit tells of itself: averages over training rows, in the user's units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from skvae.inference.scoring import read
+from skvae.model.closed_form import dependent_columns
+from skvae.model.latent import LatentModel
+from skvae.model.terms import Terms
+from skvae.table.schema import Schema
+from skvae.training.fit import CodedTable
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Averages over training rows: one number a component, or a scaled column."""
+
+    kl: np.ndarray
+    spread: np.ndarray
+    noise: np.ndarray
+
+
+def summarise(model: LatentModel, coded: np.ndarray) -> Summary:
+    """Averages over some coded rows."""
+
+    def reading(terms: Terms) -> tuple[torch.Tensor, ...]:
+        variance = model.likelihood.variance(terms.params)
+        if variance.shape[2] == 1:
+            variance = variance.expand(-1, -1, terms.x.shape[1], -1)
+        return terms.kl.mean(0), terms.mean[0], variance.mean((0, 1))
+
+    kl, mean, noise = read(model, coded, None, reading)
+    return Summary(kl.mean(0), mean.var(0), noise.mean(0))
+
+
+def coded_table(
+    schema: Schema, values: np.ndarray, weight: np.ndarray | None
+) -> CodedTable:
+    """The coded rows with what a fit has to know of their columns."""
+    scale = schema.scale
+    resolution = [schema.columns[j].resolution for j in schema.active]
+    return CodedTable(
+        values,
+        weight,
+        schema.kinds,
+        scale / np.exp(np.log(scale).mean()),
+        np.array(resolution) / scale,
+        levels=schema.levels,
+        centre=schema.centre.copy(),  # the schema's own are read-only
+        scale=scale.copy(),
+    )
+
+
+def noise_variance(
+    schema: Schema, noise: str, continuous: Sequence[bool], coded: np.ndarray
+) -> Any:
+    """Noise variance in the user's units: a number if shared, else one a column.
+
+    Parameters
+    ----------
+    schema : Schema
+    noise : str
+    continuous : sequence of bool of length n_active
+        Which of the coded columns have such a variance.
+    coded : ndarray of shape (n_continuous,)
+    """
+    constant = [column.kind == "constant" for column in schema.columns]
+    variance = np.where(constant, 0.0, np.nan)
+    chosen = np.array(continuous, dtype=bool)
+    positions = schema.active[chosen]
+    variance[positions] = coded * schema.scale[chosen] ** 2
+    if noise == "shared" and len(positions):
+        return float(variance[positions].max())
+    return variance
+
+
+def at_floor(
+    schema: Schema, model: LatentModel, table: CodedTable, noise_variance: Any
+) -> list[str]:
+    """Names of columns that are copies or sums of others, their noise at its floor."""
+    continuous = np.array(model.likelihood.continuous, dtype=bool)
+    positions, scale = schema.active[continuous], schema.scale[continuous]
+    noise = np.broadcast_to(noise_variance, (len(schema.columns),))[positions]
+    floor = model.likelihood.floor.numpy()[continuous]
+    # Codes of categories follow from nothing in a line.
+    copies = positions[dependent_columns(table.values[:, continuous])]
+    low = np.intersect1d(positions[noise <= 1.1 * floor * scale**2], copies)
+    return [schema.columns[j].name or f"column {j}" for j in low]

@@ -1,0 +1,85 @@
+"""The user's table on its way in: checked as scikit-learn does, read as cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_array, validate_data
+
+from skvae.table.containers import Container, is_frame
+from skvae.table.raw import RawTable
+
+FLOATS = (np.float64, np.float32)
+
+# Rows coded and answered at a time: what an answer needs beside the table stays small.
+_BLOCK_ROWS = 16_384
+_SPARSE = ("csr", "csc")
+
+
+def read_table(
+    estimator: BaseEstimator, X: Any, *, reset: bool, min_rows: int = 1
+) -> RawTable:
+    """Check a table and read its cells.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Learns names and width with ``reset``, holds the table to them without.
+    X : table
+        Whatever `Container` knows.
+    reset : bool
+    min_rows : int
+
+    Raises
+    ------
+    ValueError, TypeError
+        As scikit-learn's own validation.
+    """
+    # One memory layout: sums then round alike, and equal tables give equal fits.
+    checks = {
+        "dtype": FLOATS,
+        "order": "C",
+        "ensure_all_finite": "allow-nan",
+        "ensure_min_samples": min_rows,
+    }
+    if not is_frame(X):
+        dtype = getattr(X, "dtype", None) or np.asarray(X).dtype
+        if dtype.kind not in "OUSTM":
+            return RawTable.of(
+                validate_data(
+                    estimator, X, reset=reset, accept_sparse=_SPARSE, **checks
+                )
+            )
+        check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=min_rows)
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    raw = Container.read(X)
+    check_array(raw.numbers, estimator=estimator, input_name="X", **checks)
+    return raw
+
+
+def in_blocks(
+    raw: RawTable,
+    encode: Callable[[RawTable], np.ndarray],
+    answer: Callable[[RawTable, np.ndarray], tuple[np.ndarray, ...]],
+) -> tuple[np.ndarray, ...]:
+    """Answer for some rows at a time, so that memory does not grow with the table.
+
+    Parameters
+    ----------
+    raw : RawTable
+    encode : callable
+        Codes rows.
+    answer : callable
+        From some rows, and these coded, to arrays whose first axis is theirs.
+    """
+    # A table of text is coded as a whole: unknown levels are then told of once.
+    coded = encode(raw) if raw.text else None
+    parts = []
+    for start in range(0, max(len(raw), 1), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        part = raw.take(rows)
+        parts.append(answer(part, encode(part) if coded is None else coded[rows]))
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))

@@ -1,0 +1,207 @@
+"""Completing tables, as a step of a Pipeline."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import TransformerMixin
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
+
+from skvae.estimators._base import BaseVAE, Training
+from skvae.estimators._parameters import documented
+from skvae.model.latent import LatentModel
+from skvae.training.history import History
+
+
+@documented("transformer")
+class VAEImputer(TransformerMixin, BaseVAE):
+    """Fill missing cells from a variational autoencoder of the table.
+
+    `transform` returns the completed table: observed cells as they came, missing ones
+    their mean given the observed cells of the row, or the likeliest category. The model
+    is that of `VAETransformer`, and answers the same questions except those of codes.
+
+    Parameters
+    ----------
+    n_components : int or "auto", default="auto"
+        Number of components of the code. "auto" is half of the columns, at most 32.
+    add_indicator : bool, default=False
+        Whether to append a column of 0 and 1 for each column with missing cells in
+        `fit`: 1 where the cell was missing.
+    {parameters}
+
+    Attributes
+    ----------
+    indicator_features_ : ndarray of int
+        Positions of the columns that missed cells in `fit`.
+    {attributes}
+
+    See Also
+    --------
+    VAETransformer : The same model for codes, densities and generation.
+    sklearn.impute.IterativeImputer : Imputation by regressions, one column at a time.
+
+    References
+    ----------
+    Mattei and Frellsen, "MIWAE: Deep Generative Modelling and Imputation of Incomplete
+    Data Sets", ICML 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_wine
+    >>> from skvae import VAEImputer
+    >>> X = load_wine().data
+    >>> holed = X.copy()
+    >>> holed[::3, 5] = np.nan
+    >>> completed = VAEImputer(random_state=0).fit_transform(holed)
+    >>> bool(np.isfinite(completed).all())
+    True
+    >>> bool(np.abs(completed[::3, 5] - X[::3, 5]).mean() < X[:, 5].std())
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseVAE._parameter_constraints,
+        "add_indicator": ["boolean"],
+    }
+    _continuous: ClassVar[str] = "gaussian"
+    _scaling: ClassVar[str] = "standard"
+    _noise: ClassVar[str] = "network"
+    _max_steps: ClassVar[int] = 5000
+
+    indicator_features_: np.ndarray
+
+    def __init__(
+        self,
+        n_components: int | str = "auto",
+        *,
+        add_indicator: bool = False,
+        likelihood: str | dict[Any, str] = "auto",
+        categorical_features: Any = "from_dtype",
+        min_frequency: int | float | None = None,
+        max_categories: int | None = None,
+        handle_unknown: str = "missing",
+        noise: str = "auto",
+        hidden_layer_sizes: Any = "auto",
+        activation: str = "silu",
+        dropout: float = 0.0,
+        start: str = "linear",
+        variational: bool = True,
+        beta: float = 1.0,
+        kl_warmup: float = 0.0,
+        free_bits: float = 0.0,
+        prior: str = "normal",
+        n_importance_samples: int | str = "auto",
+        alpha: float = 0.01,
+        l1_ratio: float = 0.0,
+        batch_size: int | str = "auto",
+        learning_rate_init: float = 0.002,
+        learning_rate: str = "cosine",
+        max_iter: int | str = "auto",
+        max_time: float | None = None,
+        early_stopping: bool | str = "auto",
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        max_grad_norm: float | None = 100.0,
+        n_score_samples: int = 64,
+        device: str = "auto",
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            n_components,
+            likelihood=likelihood,
+            categorical_features=categorical_features,
+            min_frequency=min_frequency,
+            max_categories=max_categories,
+            handle_unknown=handle_unknown,
+            noise=noise,
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            dropout=dropout,
+            start=start,
+            variational=variational,
+            beta=beta,
+            kl_warmup=kl_warmup,
+            free_bits=free_bits,
+            prior=prior,
+            n_importance_samples=n_importance_samples,
+            alpha=alpha,
+            l1_ratio=l1_ratio,
+            batch_size=batch_size,
+            learning_rate_init=learning_rate_init,
+            learning_rate=learning_rate,
+            max_iter=max_iter,
+            max_time=max_time,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            max_grad_norm=max_grad_norm,
+            n_score_samples=n_score_samples,
+            device=device,
+            random_state=random_state,
+            warm_start=warm_start,
+            verbose=verbose,
+        )
+        self.add_indicator = add_indicator
+
+    @staticmethod
+    def _default_components(n_columns: int) -> int:
+        return min((n_columns + 1) // 2, 32)
+
+    def transform(self, X: Any) -> Any:
+        """Complete a table.
+
+        Parameters
+        ----------
+        X : table of shape (n_samples, n_features)
+
+        Returns
+        -------
+        completed : table of shape (n_samples, n_features_out)
+            In the container of `fit`; observed cells are untouched. With
+            `add_indicator` the indicators stand behind.
+        """
+        completed = self.impute(X)
+        if not self.add_indicator:
+            return completed
+        missing = self._check(X).missing()[:, self.indicator_features_]
+        names = self.get_feature_names_out()[self.n_features_in_ :]
+        return self._container.with_columns(completed, names.tolist(), missing)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns that `transform` returns.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Names of the columns, where `fit` saw none.
+
+        Returns
+        -------
+        names : ndarray of str
+            Those of the table, then ``missingindicator_`` and the name of each column
+            with an indicator.
+        """
+        check_is_fitted(self)
+        names = _check_feature_names_in(self, input_features)
+        if not self.add_indicator:
+            return names
+        flags = [f"missingindicator_{names[j]}" for j in self.indicator_features_]
+        return np.concatenate([names, np.array(flags, dtype=object)])
+
+    def _fitted(
+        self,
+        training: Training,
+        model: LatentModel,
+        history: History,
+        held_out: np.ndarray,
+    ) -> dict[str, Any]:
+        fitted = super()._fitted(training, model, history, held_out)
+        holed = training.raw.missing().any(axis=0)
+        return {**fitted, "indicator_features_": np.flatnonzero(holed)}

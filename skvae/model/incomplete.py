@@ -1,0 +1,197 @@
+"""Gaussian tables with holes: their moments, and what belongs in a hole."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skvae._backend import sample_positions
+from skvae.model.linear import LinearGaussian
+
+# Rows of which the moments are taken, and the multiply-adds that a step may cost: wide
+# tables with many holes get fewer rows.
+_MOST_ROWS, _STEP_WORK = 5000, 2.5e8
+_MOST_STEPS, _STEP_TOL = 50, 1e-3
+# Largest noise added to the standardised columns; see `em_moments`.
+_RIDGE = 1e-2
+# Numbers in one batch of little matrices.
+_CHUNK = 2**18
+
+
+def em_moments(
+    values: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    ridge: float | None = None,
+    tol: float = _STEP_TOL,
+    max_steps: int = _MOST_STEPS,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of a Gaussian fitted to rows with holes.
+
+    EM climbs the likelihood of the observed cells (Little and Rubin, "Statistical
+    Analysis with Missing Data", section 11.2).
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows, n_columns)
+        NaN where a cell is missing; each column has a cell.
+    weight : ndarray of shape (n_rows,) or None
+    ridge : float or None
+        Noise, in variances of the column, that is added to the covariance when a hole
+        is predicted: where few rows tell how columns go together, predictions are drawn
+        to the mean. None: a tenth of n_columns / n_rows, at most 0.01.
+    tol : float
+        Largest change of a standardised moment at which the steps end.
+    max_steps : int
+
+    Returns
+    -------
+    mean : ndarray of shape (n_columns,)
+    covariance : ndarray of shape (n_columns, n_columns)
+    """
+    missing = np.isnan(values)
+    chosen = _affordable(missing)
+    # Columns that the chosen rows know nothing of are known from the others.
+    lost = missing[chosen].all(axis=0)
+    if lost.any():
+        chosen = np.union1d(chosen, np.argmax(~missing[:, lost], axis=0))
+    missing = missing[chosen]
+    share = np.ones(len(chosen)) if weight is None else weight[chosen]
+    share = share / share.sum()
+    known = share[:, None] * ~missing
+    known = known / np.maximum(known.sum(axis=0), np.finfo(float).tiny)
+    filled = np.where(missing, 0.0, values[chosen])
+    centre = (known * filled).sum(axis=0)
+    centred = np.where(missing, 0.0, filled - centre)
+    spread = np.sqrt((known * centred**2).sum(axis=0))
+    spread = np.where(spread > 0.0, spread, 1.0)
+    if ridge is None:
+        ridge = min(_RIDGE, 0.1 * values.shape[1] / len(values))
+    mean, covariance = _climb(
+        torch.as_tensor(centred / spread),
+        torch.as_tensor(missing),
+        torch.as_tensor(share),
+        ridge,
+        tol,
+        max_steps,
+    )
+    return centre + mean * spread, covariance * np.outer(spread, spread)
+
+
+def _affordable(missing: np.ndarray) -> np.ndarray:
+    """Positions of the rows that EM looks at, those with a cell at least."""
+    n_columns = missing.shape[1]
+    holes = missing.sum(axis=1)
+    rows = np.flatnonzero(holes < n_columns)
+    work = float(np.mean(holes.astype(float) ** 3)) + n_columns**2
+    n_wanted = int(max(min(_MOST_ROWS, _STEP_WORK / work), 2 * n_columns))
+    return rows[sample_positions(len(rows), n_wanted, 0)]
+
+
+def _climb(
+    x: Tensor,
+    missing: Tensor,
+    share: Tensor,
+    ridge: float,
+    tol: float,
+    max_steps: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """EM from the observed means and variances, standardised rows."""
+    n_columns = x.shape[1]
+    mean, covariance = x.new_zeros(n_columns), torch.eye(n_columns).to(x)
+    for _ in range(max_steps if bool(missing.any()) else 1):
+        before = mean, covariance
+        filled, spread = _expect(x, missing, share, mean, covariance, ridge)
+        mean = share @ filled
+        centred = filled - mean
+        covariance = (centred * share[:, None]).T @ centred + spread
+        moved = max(
+            float((now - then).abs().max())
+            for now, then in zip((mean, covariance), before, strict=True)
+        )
+        if moved < tol:
+            break
+    return mean.numpy(), covariance.numpy()
+
+
+def _expect(
+    x: Tensor,
+    missing: Tensor,
+    share: Tensor,
+    mean: Tensor,
+    covariance: Tensor,
+    ridge: float,
+) -> tuple[Tensor, Tensor]:
+    """Rows with their holes at the conditional mean; the mean conditional covariance.
+
+    With P the precision, the holes m of a row given its other cells o have covariance
+    ``P_mm^-1`` and mean ``mean_m - P_mm^-1 P_mo (x_o - mean_o)``: the matrices are as
+    small as the holes are few.
+    """
+    one = torch.eye(len(mean)).to(x)
+    # Below the ridge of an exact dependency there are only rounding errors.
+    precision = torch.linalg.inv(covariance + max(ridge, 1e-10) * one)
+    residual = torch.where(missing, 0.0, x - mean)
+    pull = residual @ precision
+    n_columns = len(mean)
+    filled, spread = x.clone(), np.zeros(n_columns**2)
+    n_holes = missing.sum(1)
+    order = n_holes.argsort()
+    order = order[n_holes[order] > 0]
+    start = 0
+    while start < len(order):
+        # Rows of about as many holes go together; `most` of the last is the largest.
+        stop = len(order)
+        while (stop - start) * int(n_holes[order[stop - 1]]) ** 2 > _CHUNK:
+            if stop == start + 1:
+                break
+            stop = start + max(1, (stop - start) // 2)
+        rows = order[start:stop]
+        start = stop
+        most = int(n_holes[rows[-1]])
+        holes = torch.argsort(~missing[rows], dim=1, stable=True)
+        holes = holes[:, :most]
+        real = torch.arange(most) < n_holes[rows][:, None]
+        both = real[:, :, None] & real[:, None, :]
+        pairs = holes[:, :, None] * n_columns + holes[:, None, :]
+        own = precision.flatten()[pairs]
+        own = torch.where(both, own, torch.eye(most).to(x))
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(own))
+        step = inverse @ torch.where(real, pull[rows].gather(1, holes), 0.0)[..., None]
+        values = mean[holes] - step[..., 0]
+        filled[rows[:, None].expand_as(holes)[real], holes[real]] = values[real]
+        inverse = torch.where(both, inverse * share[rows][:, None, None], 0.0)
+        spread += np.bincount(
+            pairs.numpy().ravel(), inverse.numpy().ravel(), n_columns**2
+        )
+    return filled, torch.as_tensor(spread).view(n_columns, n_columns)
+
+
+def fill(linear: LinearGaussian, values: np.ndarray) -> np.ndarray:
+    """Rows with each hole at its conditional mean given the row's observed cells.
+
+    The posterior of a linear-Gaussian model has the same mean given the filled row as
+    given the observed cells.
+
+    Parameters
+    ----------
+    linear : LinearGaussian
+    values : ndarray of shape (n_rows, n_columns)
+        NaN where a cell is missing.
+    """
+    filled = values.copy()
+    holed = np.flatnonzero(np.isnan(values).any(axis=1))
+    k = linear.loadings.shape[1]
+    scaled = linear.loadings / linear.noise_variance[:, None]
+    outer = (scaled[:, :, None] * linear.loadings[:, None, :]).reshape(-1, k * k)
+    size = max(1, _CHUNK // max(k * k, values.shape[1]))
+    for start in range(0, len(holed), size):
+        rows = holed[start : start + size]
+        part = values[rows]
+        missing = np.isnan(part)
+        residual = np.where(missing, 0.0, part - linear.mean)
+        precision = np.eye(k) + (~missing @ outer).reshape(-1, k, k)
+        code = np.linalg.solve(precision, (residual @ scaled)[..., None])[..., 0]
+        filled[rows] = np.where(missing, linear.mean + code @ linear.loadings.T, part)
+    return filled

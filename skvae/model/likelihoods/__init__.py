@@ -1,0 +1,8 @@
+"""Densities of the table's cells: tensors in, tensors out."""
+
+from __future__ import annotations
+
+from skvae.model.likelihoods.base import Likelihood, Params
+from skvae.model.likelihoods.table import LIKELIHOODS, TableLikelihood
+
+__all__ = ["LIKELIHOODS", "Likelihood", "Params", "TableLikelihood"]

@@ -1,0 +1,134 @@
+"""What one column is, learned from its statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from skvae.table.kinds import KINDS
+from skvae.table.levels import Grouping, order_levels
+from skvae.table.statistics import Statistics
+
+__all__ = ["Column", "learn_columns"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What one column is: plain values, in the user's units.
+
+    Attributes
+    ----------
+    name : str or None
+        Its name, if the table had names.
+    kind : str
+        A key of `KINDS`.
+    centre, scale : float
+        Of its coding: (x - centre) / scale for continuous kinds, of log x for
+        lognormal; 0 and 1 for 0/1 and categories; mean and standard deviation of the
+        codes of an ordinal column and of log(1 + x) for counts; of a constant, its
+        value and the distance that counts as equal.
+    resolution : float
+        Smallest step between distinct observed values; 0 where unknown.
+    low, high : float
+        Observed bounds; 0 for text.
+    levels : tuple of str, int, float or bool
+        Levels in the order of their codes; the one of a constant column of text.
+    shares : tuple of float
+        Of the levels among the observed cells.
+    n_rare : int
+        So many levels at the end share the last code.
+    whole : bool
+        Whether all observed values are whole numbers.
+    density : str or None
+        The model's name for the distribution of the coded values; None is that of
+        its kind.
+    """
+
+    name: str | None
+    kind: str
+    centre: float
+    scale: float
+    resolution: float
+    low: float
+    high: float
+    levels: tuple[Any, ...] = ()
+    shares: tuple[float, ...] = ()
+    n_rare: int = 0
+    whole: bool = False
+    density: str | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether any of its levels is text."""
+        return any(isinstance(level, str) for level in self.levels)
+
+
+def learn_columns(
+    statistics: Statistics,
+    labels: Sequence[str | None],
+    kinds: Sequence[str],
+    *,
+    continuous: str,
+    scaling: str,
+    grouping: Grouping,
+) -> tuple[Column, ...]:
+    """Make columns of these kinds of what statistics tell of them."""
+    d = len(kinds)
+    centre, scale = np.zeros(d), np.ones(d)
+    for kind in dict.fromkeys(kinds):
+        at = np.flatnonzero([other == kind for other in kinds])
+        centre[at], scale[at] = KINDS[kind].learn(statistics, scaling, at)
+    resolution = statistics.resolution()
+    low, high = np.nan_to_num(statistics.low), np.nan_to_num(statistics.high)
+    columns = []
+    for j, kind in enumerate(kinds):
+        heavy = kind == "lognormal" and continuous == "student_t"
+        column = Column(
+            name=labels[j],
+            kind=kind,
+            centre=float(centre[j]),
+            scale=float(scale[j]),
+            resolution=float(resolution[j]),
+            low=float(low[j]),
+            high=float(high[j]),
+            whole=bool(statistics.whole[j]) and j not in statistics.text,
+            density="student_t" if heavy else None,
+        )
+        if KINDS[kind].has_levels or (kind == "constant" and j in statistics.text):
+            column = _with_levels(column, j, statistics, grouping)
+        columns.append(column)
+    return tuple(columns)
+
+
+def _with_levels(
+    column: Column, j: int, statistics: Statistics, grouping: Grouping
+) -> Column:
+    if j not in statistics.levels:
+        raise ValueError(
+            f"The levels of the column at {j} were not counted; name it in "
+            "Statistics.of(..., levels=[...])."
+        )
+    weight_of = statistics.levels[j]
+    ordinal = column.kind == "ordinal"
+    declared = statistics.categories.get(j, ()) if ordinal else ()
+    levels = order_levels(weight_of, declared)
+    weights = np.array([weight_of[level] for level in levels])
+    order, n_rare = list(range(len(levels))), 0
+    if not ordinal:
+        order, n_rare = grouping.arrange(weights)
+    shares = weights / weights.sum()
+    column = replace(
+        column,
+        levels=tuple(levels[i] for i in order),
+        shares=tuple(shares[order].tolist()),
+        n_rare=n_rare,
+    )
+    if not ordinal:
+        return replace(column, centre=0.0, scale=1.0)
+    codes = np.arange(len(levels))
+    centre = float(shares @ codes)
+    spread = float(np.sqrt(shares @ (codes - centre) ** 2))
+    return replace(column, centre=centre, scale=spread)

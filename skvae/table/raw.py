@@ -1,0 +1,114 @@
+"""A table read cell by cell: numbers, and labels where a column holds text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array, issparse
+
+__all__ = ["RawTable", "TableLike", "as_floats"]
+
+TableLike: TypeAlias = "RawTable | npt.ArrayLike"
+"""What table functions take: a `RawTable`, an array of numbers, a sparse matrix."""
+
+
+@dataclass(frozen=True, eq=False)
+class RawTable:
+    """The cells of a table, whatever it came in.
+
+    Attributes
+    ----------
+    numbers : ndarray or scipy.sparse.csr_array, shape (n, d)
+        Real numbers and booleans; dates as days since 1970-01-01 UTC. NaN where a
+        cell is missing or its column holds text. A sparse table holds numbers only.
+    text : dict of int to ndarray of object, shape (n,)
+        Labels of the columns that hold any text, by position; None where missing.
+        A label is text or, beside text, a number.
+    categories : dict of int to tuple
+        Levels in the order of their data type, for the columns that have one;
+        () where the type has none.
+    ordered : frozenset of int
+        Columns whose categories are ordered.
+
+    Examples
+    --------
+    >>> raw = RawTable.of([[1.0, 2.0], [float("nan"), 3.0]])
+    >>> raw.shape, raw.missing().tolist()
+    ((2, 2), [[False, False], [True, False]])
+    """
+
+    numbers: Any
+    text: Mapping[int, npt.NDArray[np.object_]] = field(default_factory=dict)
+    categories: Mapping[int, tuple[Any, ...]] = field(default_factory=dict)
+    ordered: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, X: TableLike) -> RawTable:
+        """Wrap numbers without a copy; a `RawTable` is returned as it is.
+
+        Raises
+        ------
+        ValueError
+            For anything that is not two-dimensional.
+        """
+        if isinstance(X, RawTable):
+            return X
+        numbers = csr_array(X) if issparse(X) else np.asarray(X)
+        if numbers.ndim != 2:
+            raise ValueError(
+                "A table has two dimensions (rows, columns), got shape "
+                f"{numbers.shape}. Reshape a single column with X.reshape(-1, 1)."
+            )
+        return cls(numbers)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns."""
+        n, d = self.numbers.shape
+        return int(n), int(d)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the numbers."""
+        dtype: np.dtype[Any] = self.numbers.dtype
+        return dtype
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the numbers are sparse."""
+        return bool(issparse(self.numbers))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def take(self, rows: Any) -> RawTable:
+        """Return some rows: a slice, positions or a mask. Slices copy nothing."""
+        text = {j: labels[rows] for j, labels in self.text.items()}
+        return RawTable(self.numbers[rows], text, self.categories, self.ordered)
+
+    def dense(self) -> npt.NDArray[Any]:
+        """Return the numbers as an array; a copy only where they are sparse."""
+        return self.numbers.toarray() if self.is_sparse else self.numbers
+
+    def column(self, j: int) -> npt.NDArray[Any]:
+        """Return the labels of a column, or its numbers as float64, shape (n,)."""
+        return self.text[j] if j in self.text else as_floats(self.dense()[:, j])
+
+    def missing(self) -> npt.NDArray[np.bool_]:
+        """Tell which cells are missing, shape (n, d)."""
+        if self.dtype.kind != "f":
+            holes = np.zeros(self.shape, dtype=bool)
+        else:
+            holes = np.isnan(self.dense())
+        for j, labels in self.text.items():
+            holes[:, j] = labels == None  # noqa: E711 (cell by cell)
+        return holes
+
+
+def as_floats(numbers: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return numbers as float64, without a copy where they are."""
+    return numbers.astype(np.float64, copy=False)
