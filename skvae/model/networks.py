@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -232,19 +234,6 @@ class Network:
         return linear, out[..., self.n_linear :]
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """A hidden layer's tensors, their gradients and its buffers."""
-
-    weight: Tensor
-    bias: Tensor
-    by_weight: Tensor
-    by_bias: Tensor
-    activation: Tensor
-    slope: Tensor
-    by_activation: Tensor
-
-
 class NetworkPass:
     """Forward and backward of a network over batches of one shape, without autograd.
 
@@ -257,6 +246,8 @@ class NetworkPass:
     gradient : Parameters
         What `backward` writes to: the same names over the gradient's buffer.
     n_rows : int
+    codes_in, codes_out : bool
+        Whether its inputs and outputs are codes, which lie as `rows_last` says.
 
     Attributes
     ----------
@@ -268,45 +259,63 @@ class NetworkPass:
     """
 
     def __init__(
-        self, network: Network, params: Parameters, gradient: Parameters, n_rows: int
+        self,
+        network: Network,
+        params: Parameters,
+        gradient: Parameters,
+        n_rows: int,
+        *,
+        codes_in: bool = False,
+        codes_out: bool = False,
     ) -> None:
-        def buffer(width: int) -> Tensor:
-            return params.flat.new_empty(len(params.flat), n_rows, width)
-
         def own(part: str) -> tuple[Tensor, Tensor]:
             name = f"{network.name}.{part}"
             return params[name], gradient[name]
 
-        self._activate = SLOPES[network.activation]
-        self._layers = []
-        for i, units in enumerate(network.hidden):
-            (weight, by_weight), (bias, by_bias) = own(f"weight{i}"), own(f"bias{i}")
-            buffers = buffer(units), buffer(units), buffer(units)
-            self._layers.append(_Layer(weight, bias, by_weight, by_bias, *buffers))
-        self._path, self._by_path = own("path")
-        self._bias, self._by_bias = own("bias")
-        if network.hidden:
-            self._head, self._by_head = own("head")
-        self._seen, self._by_seen = buffer(network.n_inputs), buffer(network.n_inputs)
-        self._by_x = buffer(network.n_inputs)
-        self._out = buffer(network.n_linear + network.n_extra)
-        self._by_out = torch.empty_like(self._out)
+        def buffer(width: int, codes: bool = False) -> Tensor:
+            if codes:
+                return rows_last(params.flat, n_rows, width)
+            return params.flat.new_empty(len(params.flat), n_rows, width)
+
+        n_inputs, n_outputs = network.n_inputs, network.n_linear + network.n_extra
+        self._out, self._by_out = (buffer(n_outputs, codes_out) for _ in range(2))
         parts = [network.n_linear, network.n_extra]
         self.linear, self.extra = self._out.split(parts, -1)
         self.by_linear, self.by_extra = self._by_out.split(parts, -1)
+        self._path, self._by_path = own("path")
+        self._bias, by_bias = own("bias")
+        self._by_x, self._seen, self._by_seen = (
+            buffer(n_inputs, codes_in) for _ in range(3)
+        )
+        self._through_path = _product(self.by_linear, self._path.mT, self._by_x)
+        self._sum_by_out = _sum_of_rows(self._by_out, by_bias)
+        self._activate = SLOPES[network.activation]
+        # The layers, the head among them, and what lies between one and the next.
+        self._layers: list[_Layer] = []
+        self._hidden: list[tuple[Tensor, Tensor, Tensor]] = []
+        below = self._seen, self._by_seen
+        for i, units in enumerate(network.hidden):
+            h, slope, by_h = (buffer(units) for _ in range(3))
+            tensors = own(f"weight{i}"), own(f"bias{i}")
+            self._layers.append(_Layer(*tensors, below, (h, by_h)))
+            self._hidden.append((h, slope, by_h))
+            below = h, by_h
+        if network.hidden:
+            above = self._out, self._by_out
+            self._layers.append(_Layer(own("head"), own("bias"), below, above))
 
     def forward(self, x: Tensor) -> None:
         """Outputs of rows (n_members, n_rows, n_inputs), into `linear` and `extra`."""
         self._x = x
-        h = torch.clamp(x, -REACH, REACH, out=self._seen) if self._layers else x
-        for layer in self._layers:
-            h = torch.baddbmm(layer.bias, h, layer.weight, out=layer.activation)
-            self._activate(h, layer.slope)
         if self._layers:
-            torch.baddbmm(self._bias, h, self._head, out=self._out)
+            torch.clamp(x, -REACH, REACH, out=self._seen)
+            for layer, (h, slope, _) in zip(self._layers, self._hidden, strict=False):
+                layer.forward()
+                self._activate(h, slope)
+            self._layers[-1].forward()
         else:
             self._out.copy_(self._bias)
-        _add_product(self.linear, x, self._path)
+        _product(x, self._path, self.linear, self.linear)()
 
     def backward(self, *, to_input: bool) -> Tensor:
         """Gradient of the parameters and, with ``to_input``, of the rows.
@@ -316,42 +325,91 @@ class NetworkPass:
         by_x : Tensor of shape (n_members, n_rows, n_inputs)
             Meaningless without ``to_input``.
         """
-        by = self._by_out
-        torch.sum(by, 1, keepdim=True, out=self._by_bias)
-        _product(self._x.mT, self.by_linear, self._by_path)
+        _product(self._x.mT, self.by_linear, self._by_path)()
         if to_input:
-            _product(self.by_linear, self._path.mT, self._by_x)
+            self._through_path()
         if not self._layers:
+            self._sum_by_out()
             return self._by_x
-        weight, by_weight = self._head, self._by_head
-        for layer in reversed(self._layers):
-            torch.bmm(layer.activation.mT, by, out=by_weight)
-            by = torch.bmm(by, weight.mT, out=layer.by_activation).mul_(layer.slope)
-            torch.sum(by, 1, keepdim=True, out=layer.by_bias)
-            weight, by_weight = layer.weight, layer.by_weight
-        _product(self._seen.mT, by, by_weight)
+        first, *others = self._layers
+        for layer, hidden in zip(reversed(others), reversed(self._hidden), strict=True):
+            layer.by_bias()
+            layer.by_weight()
+            layer.by_input()
+            _, slope, by_h = hidden
+            by_h.mul_(slope)
+        first.by_bias()
+        first.by_weight()
         if to_input:
-            _product(by, weight.mT, self._by_seen)
-            self._by_x.addcmul_(self._by_seen, self._seen == self._x)
+            first.by_input()
+            inside = self._seen.eq_(self._x)  # where it was not clamped
+            self._by_x.addcmul_(self._by_seen, inside)
         return self._by_x
 
 
-# The linear paths have a side as short as the code. Below this many columns a product
-# is made as its transpose: BLAS is two to three times as fast where rows are long.
+# Work on tensors that stay where they are, laid out once and done at every batch.
+_Call: TypeAlias = Callable[[], object]
+
+
+class _Layer:
+    """An affine layer: its tensors, inputs and outputs, each with the gradient by it.
+
+    Attributes
+    ----------
+    forward : callable
+        Makes the outputs of the inputs.
+    by_weight, by_bias, by_input : callable
+        Make gradients of that by the outputs.
+    """
+
+    def __init__(
+        self,
+        weights: tuple[Tensor, Tensor],
+        biases: tuple[Tensor, Tensor],
+        inputs: tuple[Tensor, Tensor],
+        outputs: tuple[Tensor, Tensor],
+    ) -> None:
+        (weight, by_weight), (bias, by_bias) = weights, biases
+        (h, by_h), (out, by_out) = inputs, outputs
+        self.forward = _product(h, weight, out, bias)
+        self.by_weight = _product(h.mT, by_out, by_weight)
+        self.by_bias = _sum_of_rows(by_out, by_bias)
+        self.by_input = _product(by_out, weight.mT, by_h)
+
+
+# Below this many columns a product is made as its transpose: BLAS is two to four times
+# as fast where rows are long.
 _NARROW = 16
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """``out = a b`` for each member."""
-    if out.shape[-1] < _NARROW:
-        out.copy_(torch.bmm(b.mT, a.mT).mT)
-    else:
-        torch.bmm(a, b, out=out)
+def rows_last(like: Tensor, n_rows: int, width: int) -> Tensor:
+    """An empty (members, rows, width) that lies in memory as (members, width, rows).
+
+    The layout of codes: they have few columns, and neither matrix products nor
+    elementwise loops are quick along those.
+    """
+    return like.new_empty(len(like), width, n_rows).mT
 
 
-def _add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
-    """``out += a b`` for each member."""
-    if out.shape[-1] < _NARROW:
-        out.add_(torch.bmm(b.mT, a.mT).mT)
-    else:
-        out.baddbmm_(a, b)
+def _sum_of_rows(values: Tensor, out: Tensor) -> _Call:
+    return partial(torch.sum, values, 1, keepdim=True, out=out)
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None = None) -> _Call:
+    """``out = start + a b`` for each member, however ``out`` lies."""
+    if out.stride(-1) != 1:
+        a, b, out = b.mT, a.mT, out.mT
+        start = None if start is None else start.mT
+    elif out.shape[-1] < _NARROW and start is None:
+        flipped = out.new_empty(out.mT.shape)
+
+        left, right, unflipped = b.mT, a.mT, flipped.mT
+
+        def flip() -> None:
+            torch.bmm(left, right, out=flipped)
+            out.copy_(unflipped)
+
+        return flip
+    if start is None:
+        return partial(torch.bmm, a, b, out=out)
+    return partial(torch.baddbmm, start, a, b, out=out)

@@ -49,8 +49,14 @@ class Adam:
         self.flat = flat
         self.gradient = torch.zeros_like(flat)
         self.decay, self.sparsity, self.rates = decay, sparsity, rates
-        self._slowness = None if rates is None else 1.0 / rates
         self.betas, self.eps = betas, eps
+        self._slowness = None if rates is None else 1.0 / rates
+        # Tensors: a number would be made one at every step, which takes longer than
+        # the arithmetic of a small model.
+        self._eps = flat.new_tensor(eps)
+        if self._slowness is not None:
+            self._eps = eps * self._slowness
+        self._beta2 = flat.new_tensor(betas[1])
         self._first = torch.zeros_like(flat)
         self._second = torch.zeros_like(flat)
         self._denominator = torch.empty_like(flat)
@@ -69,19 +75,21 @@ class Adam:
         gradient, (beta1, beta2) = self.gradient, self.betas
         if max_grad_norm is not None:
             length = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-            gradient.mul_((max_grad_norm / (length + 1e-12)).clamp_(max=1.0))
+            gradient.mul_(max_grad_norm / length.clamp_(min=max_grad_norm))
         self._n_steps += 1
         self._first.lerp_(gradient, 1.0 - beta1)
-        self._second.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
-        # Both bias corrections go into the step length and eps.
-        correction = (1.0 - beta2**self._n_steps) ** 0.5
-        rate = learning_rate * correction / (1.0 - beta1**self._n_steps)
+        self._second.mul_(self._beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
+        unbiased = (1.0 - beta2**self._n_steps) ** -0.5
+        rate = learning_rate / (1.0 - beta1**self._n_steps)
         if self.decay is not None:
             self.flat.addcmul_(self.decay, self.flat, value=-learning_rate)
-        torch.sqrt(self._second, out=self._denominator).add_(self.eps * correction)
-        if self._slowness is not None:
-            self._denominator.mul_(self._slowness)
-        self.flat.addcdiv_(self._first, self._denominator, value=-rate)
+        # (eps + root of the unbiased second moment) / rates
+        root = torch.sqrt(self._second, out=self._denominator)
+        if self._slowness is None:
+            torch.add(self._eps, root, alpha=unbiased, out=root)
+        else:
+            torch.addcmul(self._eps, self._slowness, root, value=unbiased, out=root)
+        self.flat.addcdiv_(self._first, root, value=-rate)
         if self.sparsity is not None:
             threshold = learning_rate * self.sparsity
             self.flat.copy_(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from skvae.model.latent import LOG_VARIANCE_LIMIT, LatentModel
-from skvae.model.networks import NetworkPass
+from skvae.model.networks import NetworkPass, rows_last
 from skvae.training.batches import Batch
 from skvae.training.objectives import AdditiveObjective, Beta, Objective
 
@@ -154,56 +154,75 @@ class _Chain:
     def __init__(self, step: AnalyticStep, n_rows: int) -> None:
         model = step.model
         params, gradient = model.params, step.gradient
+        flat = params.flat
 
         def buffer(width: int) -> Tensor:
-            return params.flat.new_empty(model.n_members, n_rows, width)
+            return flat.new_empty(model.n_members, n_rows, width)
+
+        def code() -> Tensor:
+            return rows_last(flat, n_rows, model.n_components)
 
         self.model, self.objective = model, step.objective
-        self.gradient = gradient
-        self.encoder = NetworkPass(model.encoder, params, gradient, n_rows)
-        self.decoder = NetworkPass(model.decoder, params, gradient, n_rows)
-        n_components = model.n_components
-        self.std, self.z, self.kl = (buffer(n_components) for _ in range(3))
-        self.cells = buffer(model.n_columns), buffer(model.n_locations)
-        self.by_log_scale = buffer(model.likelihood.n_scales)
+        self.encoder = NetworkPass(
+            model.encoder, params, gradient, n_rows, codes_out=True
+        )
+        self.decoder = NetworkPass(
+            model.decoder, params, gradient, n_rows, codes_in=True
+        )
+        self.std, self.noise, self.z, self.kl, self.inside = (code() for _ in range(5))
+        self.log_prob = buffer(model.n_columns)
+        self.by_location, self.by_log_scale = (
+            self.decoder.by_linear,
+            self.decoder.by_extra,
+        )
+        self.collected = None
+        if "log_scale" in params:
+            self.collected = gradient["log_scale"]
+            self.by_log_scale = buffer(model.likelihood.n_scales)
         self.alike = buffer(1).fill_(1.0 / n_rows)
+        # A number in place of one of these would be made a tensor at every step, which
+        # takes longer than the arithmetic.
+        self.half, self.minus_one, self.limit = (
+            flat.new_tensor(value) for value in (0.5, -1.0, LOG_VARIANCE_LIMIT)
+        )
 
     def forward(self, batch: Batch, beta: Beta) -> Tensor:
         """Loss of each row, (members, rows)."""
         self.encoder.forward(batch.seen)
         mean, log_variance = self.encoder.linear, self.encoder.extra
+        torch.abs(log_variance, out=self.inside).lt_(self.limit)
         log_variance.clamp_(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
-        torch.mul(log_variance, 0.5, out=self.std).exp_()
+        torch.mul(log_variance, self.half, out=self.std).exp_()
         # 0.5 (mean^2 + std^2 - 1 - log_variance)
-        torch.addcmul(log_variance, self.std, self.std, value=-1.0, out=self.kl)
-        self.kl.addcmul_(mean, mean, value=-1.0).add_(1.0).mul_(-0.5)
+        torch.addcmul(self.minus_one, mean, mean, out=self.kl)
+        self.kl.addcmul_(self.std, self.std).sub_(log_variance).mul_(self.half)
         if batch.unit is None:
             self.z.copy_(mean)
         else:
-            torch.addcmul(mean, self.std, batch.unit[:, 0], out=self.z)
+            torch.mul(self.std, batch.unit[:, 0], out=self.noise)
+            torch.add(mean, self.noise, out=self.z)
         self.decoder.forward(self.z)
         self.model.likelihood.differentiate(
             (self.decoder.linear, self._log_scale()),
             batch.x,
-            (*self.cells, self.by_log_scale),
+            (self.log_prob, self.by_location, self.by_log_scale),
             batch.observed,
         )
         losses, self.by_kl = self.objective.kl_cost(self.kl, beta)
-        return losses.sub_(self.cells[0].sum(-1))
+        return losses.sub_(self.log_prob.sum(-1))
 
     def backward(self, batch: Batch, weight: Tensor) -> None:
         """Gradient of the sum of the losses times ``weight`` (members, rows, 1)."""
         by_z = self._backward_of_cells(weight)
         encoder, by_kl = self.encoder, weight * self.by_kl
-        mean, log_variance = encoder.linear, encoder.extra
-        inside = log_variance.abs() < LOG_VARIANCE_LIMIT
-        torch.addcmul(by_z, by_kl, mean, out=encoder.by_linear)
+        torch.addcmul(by_z, by_kl, encoder.linear, out=encoder.by_linear)
         # 0.5 (by_kl (std^2 - 1) + by_z unit std), zero where it was clamped
-        by_log_variance = torch.mul(self.std, self.std, out=self.kl).sub_(1.0)
+        by_log_variance = torch.addcmul(self.minus_one, self.std, self.std, out=self.kl)
         by_log_variance.mul_(by_kl)
         if batch.unit is not None:
-            by_log_variance.addcmul_(by_z, self.std.mul_(batch.unit[:, 0]))
-        torch.mul(by_log_variance.mul_(0.5), inside, out=encoder.by_extra)
+            by_log_variance.addcmul_(by_z, self.noise)
+        by_log_variance.mul_(self.half)
+        torch.mul(by_log_variance, self.inside, out=encoder.by_extra)
         encoder.backward(to_input=False)
 
     def _log_scale(self) -> Tensor:
@@ -213,12 +232,11 @@ class _Chain:
 
     def _backward_of_cells(self, weight: Tensor) -> Tensor:
         """Derivative by the code, (members, rows, components)."""
-        decoder, raised = self.decoder, -weight  # a likelier cell lowers the loss
-        torch.mul(self.cells[1], raised, out=decoder.by_linear)
-        if "log_scale" in self.model.params:
-            collected = self.gradient["log_scale"]
-            by_scale = torch.bmm(raised.mT, self.by_log_scale)
-            collected.copy_(by_scale.sum_to_size(collected.shape))
+        raised = -weight  # a likelier cell lowers the loss
+        self.by_location.mul_(raised)
+        if self.collected is None:
+            self.by_log_scale.mul_(raised)
         else:
-            torch.mul(self.by_log_scale, raised, out=decoder.by_extra)
-        return decoder.backward(to_input=True)
+            by_scale = torch.bmm(raised.mT, self.by_log_scale)
+            self.collected.copy_(by_scale.sum_to_size(self.collected.shape))
+        return self.decoder.backward(to_input=True)
