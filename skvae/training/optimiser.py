@@ -8,6 +8,8 @@ from torch import Tensor
 
 from skvae._backend import as_array
 
+_LEAST_RATE = 1e-37
+
 
 class Adam:
     """Adam with decoupled weight decay over flat parameters (members, size).
@@ -50,7 +52,8 @@ class Adam:
         self.gradient = torch.zeros_like(flat)
         self.decay, self.sparsity, self.rates = decay, sparsity, rates
         self.betas, self.eps = betas, eps
-        self._slowness = None if rates is None else 1.0 / rates
+        # A rate of zero is one of no effect: infinity times zero would be none at all.
+        self._slowness = None if rates is None else 1.0 / rates.clamp(min=_LEAST_RATE)
         # Tensors: a number would be made one at every step, which takes longer than
         # the arithmetic of a small model.
         self._eps = flat.new_tensor(eps)
