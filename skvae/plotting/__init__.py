@@ -12,6 +12,7 @@ from skvae.plotting._display import SCORE_NAMES
 from skvae.plotting._latent import LatentDisplay
 from skvae.plotting._loss import LossDisplay
 from skvae.plotting._score import ScoreDisplay
+from skvae.plotting._verdict import VerdictDisplay
 
 __all__ = [
     "SCORE_NAMES",
@@ -19,4 +20,5 @@ __all__ = [
     "LatentDisplay",
     "LossDisplay",
     "ScoreDisplay",
+    "VerdictDisplay",
 ]
