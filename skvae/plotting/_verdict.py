@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from sklearn.utils import _safe_indexing
 
 from skvae.plotting._display import Display
 from skvae.table.containers import Container
@@ -104,12 +105,13 @@ class VerdictDisplay(Display):
                 f"row is a position in X, which has {len(scores)} rows, got {place}."
             )
         place %= len(scores)
-        values = Container.to_array(X)[[place]]
-        told = estimator.explain(values, expected=True)
+        one = _safe_indexing(X, [place])
+        told = estimator.explain(one, expected=True)
+        values = Container.to_array(one)
         own = np.argsort(told.contributions[0], kind="stable")[:max_columns]
         numbered = [f"column {j}" for j in range(values.shape[1])]
         names = list(getattr(estimator, "feature_names_in_", numbered))
-        chance = float(estimator.outlier_probability(values)[0])
+        chance = float(estimator.outlier_probability(one)[0])
         display = cls(
             *(part[0, own] for part in (values, told.expected, told.low, told.high)),
             names=[str(names[j]) for j in own],
@@ -134,7 +136,7 @@ class VerdictDisplay(Display):
         """
         ax = self._begin(ax, height=1.4 + 0.3 * len(self.names))
         place = np.arange(len(self.names))
-        half = np.maximum(0.5 * (self.high - self.low), 1e-12 + 0.0 * self.high)
+        half = np.maximum(0.5 * (self.high - self.low), 1e-12)
         low, high, seen = (
             np.clip((part - self.expected) / half, -_EDGE, _EDGE)
             for part in (self.low, self.high, self.values)
@@ -156,7 +158,7 @@ class VerdictDisplay(Display):
         )
         ax.invert_yaxis()
         ax.set_xlim(-1.1 * _EDGE, 1.1 * _EDGE)
-        ax.set_xlabel("half widths of the 90 % interval from the expected value")
+        ax.set_xlabel("half widths of the 90 % interval")
         ax.set_title(self.title)
         ax.legend(loc="best")
         return self
