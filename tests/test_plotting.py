@@ -24,6 +24,7 @@ from skvae.plotting import (
     LatentDisplay,
     LossDisplay,
     ScoreDisplay,
+    VerdictDisplay,
 )
 
 rng = np.random.default_rng(0)
@@ -133,8 +134,9 @@ def test_nothing_reaches_over_the_edge_of_the_figure(
 
 
 def test_import_leaves_matplotlib_out() -> None:
-    tree = ast.parse(Path(plotting.__file__).read_text("utf-8"))
-    at_import = [node for node in tree.body if not isinstance(node, ast.If)]
+    files = Path(plotting.__file__).parent.glob("*.py")
+    bodies = [ast.parse(file.read_text("utf-8")).body for file in files]
+    at_import = [n for body in bodies for n in body if not isinstance(n, ast.If)]
     names = [
         alias.name
         for node in at_import
@@ -292,6 +294,22 @@ def test_columns_beyond_the_most_share_a_bar(detector: VAEAnomalyDetector) -> No
     scores = detector.score_samples(TABLE)[[0, 5]]
     assert_allclose(widths.sum(axis=1), scores - detector.base_score_)
     assert ax.get_yticklabels()[-1].get_text() == "4 other columns"
+
+
+def test_cells_stand_where_their_intervals_say(detector: VAEAnomalyDetector) -> None:
+    display = VerdictDisplay.from_estimator(detector, TABLE, row=7, max_columns=4)
+    ax = drawn(display)
+    told = detector.explain(TABLE.iloc[[7]], expected=True)
+    own = np.argsort(told.contributions[0])[:4]
+    assert [label.split(" = ")[0] for label in display.names] == list(
+        TABLE.columns[own]
+    )
+    half = (told.high - told.low)[0, own] / 2
+    exact = (TABLE.to_numpy()[7, own] - told.expected[0, own]) / half
+    assert_allclose(offsets(points(ax)[0])[:, 0], np.clip(exact, -8, 8))
+    assert "row 7" in ax.get_title()
+    with pytest.raises(ValueError, match="120 rows"):
+        VerdictDisplay.from_estimator(detector, TABLE, row=120)
 
 
 @pytest.mark.parametrize("row", [120, [0, -121]])

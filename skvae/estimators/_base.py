@@ -21,7 +21,7 @@ from skvae._backend import fresh_seed, sample_positions
 from skvae._version import __version__
 from skvae.estimators._callbacks import CallbackSupportMixin, FitTask
 from skvae.estimators._fitted import encode
-from skvae.estimators._parameters import CONSTRAINTS, resolve_settings
+from skvae.estimators._parameters import CONSTRAINTS, counts_only, resolve_settings
 from skvae.estimators._questions import Questions
 from skvae.estimators._summary import (
     at_floor,
@@ -58,7 +58,10 @@ _CALLER = 4
 
 @dataclass(frozen=True)
 class Training:
-    """A table on its way through a fit."""
+    """A table on its way through a fit.
+
+    Nothing is fitted to the rows that are ``kept``.
+    """
 
     raw: RawTable
     schema: Schema
@@ -66,6 +69,8 @@ class Training:
     coded: CodedTable
     settings: Settings
     seed: int
+    kept: RawTable | None = None
+    kept_weight: np.ndarray | None = None
 
     @cached_property
     def part(self) -> np.ndarray:
@@ -316,6 +321,11 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
                 )
             if not present.all():
                 raw, weight = raw.take(present), weight[present]
+        kept, kept_weight, apart = None, None, self._kept_back(len(raw))
+        if apart.any():
+            kept, raw = raw.take(apart), raw.take(~apart)
+            if weight is not None:
+                kept_weight, weight = weight[apart], weight[~apart]
         names = getattr(self, "feature_names_in_", None)
         schema = self._schema if go_on else self._learn_schema(raw, names, weight)
         values = encode(schema, raw, unknown=self.handle_unknown)
@@ -332,7 +342,13 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
             self._check_same_architecture(settings)
         coded = coded_table(schema, values, weight)
         seed = fresh_seed(self.random_state)
-        return Training(raw, schema, container, coded, settings, seed)
+        return Training(
+            raw, schema, container, coded, settings, seed, kept, kept_weight
+        )
+
+    def _kept_back(self, n_rows: int) -> np.ndarray:
+        """Which rows nothing is fitted to, bool (n_rows,)."""
+        return np.zeros(n_rows, dtype=bool)
 
     def _check_same_architecture(self, settings: Settings) -> None:
         """Going on from an earlier fit keeps the shape of the model."""
@@ -505,6 +521,7 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.input_tags.categorical = True
         tags.input_tags.string = True
+        tags.input_tags.sparse = counts_only(self.likelihood)
         if tags.transformer_tags is not None:
             tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

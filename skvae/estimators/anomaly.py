@@ -8,19 +8,15 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import OutlierMixin
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
-from skvae.estimators._base import BaseVAE, Training
 from skvae.estimators._codes import Codes
 from skvae.estimators._parameters import documented
-from skvae.inference.calibration import automatic_threshold, conformal_p_values
+from skvae.estimators._verdicts import Verdicts
 from skvae.inference.scoring import SCORES, Score
-from skvae.model.latent import LatentModel
-from skvae.training.history import History
 
 
 @documented("detector")
-class VAEAnomalyDetector(OutlierMixin, Codes, BaseVAE):
+class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
     """Outlier detector: a variational autoencoder that expects dirt in its table.
 
     Columns are scaled robustly, their noise has heavy tails, and the worst rows of each
@@ -30,8 +26,9 @@ class VAEAnomalyDetector(OutlierMixin, Codes, BaseVAE):
     Parameters
     ----------
     contamination : "auto" or float, default="auto"
-        Share of outliers among the training rows, in (0, 0.5]. It sets `offset_` only
-        and changes no score. "auto" finds the threshold from the bulk of the scores.
+        Share of outliers among the training rows, in (0, 0.5]. It changes no score.
+        "auto" estimates it: the excess of low scores over what the heavy tail of a
+        normal table may hold.
     n_estimators : int, default=1
         Independently trained models whose scores are put together.
     anomaly_score : str, default="elbo"
@@ -49,7 +46,11 @@ class VAEAnomalyDetector(OutlierMixin, Codes, BaseVAE):
     Attributes
     ----------
     offset_ : float
-        Threshold of `score_samples`: rows below it are outliers.
+        Threshold of `score_samples`: rows below it are outliers. So are a share
+        `contamination_` of the training rows, or one in a hundred where "auto" finds
+        fewer.
+    contamination_ : float
+        Share of outliers, estimated or given.
     {attributes}
 
     See Also
@@ -74,7 +75,7 @@ class VAEAnomalyDetector(OutlierMixin, Codes, BaseVAE):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseVAE._parameter_constraints,
+        **Verdicts._parameter_constraints,
         "contamination": [
             StrOptions({"auto"}),
             Interval(Real, 0, 0.5, closed="right"),
@@ -178,65 +179,3 @@ class VAEAnomalyDetector(OutlierMixin, Codes, BaseVAE):
     @property
     def _score(self) -> Score:
         return SCORES[self.anomaly_score]
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Score of each row less the threshold; negative for outliers.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        decision : ndarray of shape (n_samples,)
-            ``score_samples(X) - offset_``.
-        """
-        scores = self.score_samples(X)
-        return scores - np.asarray(self.offset_, dtype=scores.dtype)
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Tell outliers (-1) from inliers (+1).
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        labels : ndarray of int of shape (n_samples,)
-        """
-        return np.where(self.decision_function(X) < 0, -1, 1)
-
-    def p_values(self, X: Any) -> np.ndarray:
-        """How often a row like those of the training table scores as low.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        p_values : ndarray of shape (n_samples,)
-            Against the rows that training held out (all training rows where there were
-            none): small for outliers, never 0. Conformal but for what these rows told
-            the scaling and the linear start.
-        """
-        check_is_fitted(self)
-        return conformal_p_values(self.score_samples(X), self._calibration)
-
-    def _fitted(
-        self,
-        training: Training,
-        model: LatentModel,
-        history: History,
-        held_out: np.ndarray,
-    ) -> dict[str, Any]:
-        fitted = super()._fitted(training, model, history, held_out)
-        probe = self._with(fitted)
-        scores = probe._scores(training.raw, self._score)
-        if isinstance(self.contamination, str):
-            offset = automatic_threshold(scores)
-        else:
-            offset = float(np.percentile(scores, 100.0 * self.contamination))
-        kept = scores[held_out] if len(held_out) else scores
-        return {**fitted, "offset_": offset, "_calibration": np.sort(kept)}

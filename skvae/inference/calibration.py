@@ -1,62 +1,177 @@
-"""From scores to verdicts: thresholds and p-values."""
+"""From scores to verdicts: shares, thresholds, p-values and chances."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import gammaincinv
+from scipy.optimize import isotonic_regression
 
-# Share of normal rows that the automatic threshold gives away.
-_FALSE_ALARMS = 0.01
-# Quantiles of the abnormality that describe its normal bulk even where a quarter of the
-# rows are outliers.
-_BULK = np.array([0.05, 0.40, 0.75])
+# Quantiles of the abnormality that place and scale its normal bulk: outliers up to
+# three tenths of the rows do not reach the last of them.
+_BULK = np.array([0.1, 0.5, 0.7])
+# Of the normal rows of a table at most _TAIL * c ** -_DECAY lie more than c bulk widths
+# above the median abnormality: what tables of labelled normal rows were found to hold.
+_TAIL, _DECAY = 0.5, 2.5
+# More outliers than that would be the bulk.
+_MOST = 0.5
 
 
-def automatic_threshold(scores: np.ndarray) -> float:
-    """Score below which a row is an outlier, when nobody knows the share of outliers.
+def weighted_quantile(
+    values: np.ndarray, share: float | np.ndarray, weight: np.ndarray | None = None
+) -> np.ndarray:
+    """Quantiles, linear between the rows as NumPy's are.
 
-    The abnormality (minus the score) of normal rows is close to a shifted gamma
-    variable: exactly so for Gaussian rows, where it is half a chi-square. Its shape is
-    read off the skewness of the bulk of the rows, which outliers hardly touch, and the
-    threshold is its 99 % point.
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows,)
+    share : float or ndarray
+        In [0, 1].
+    weight : ndarray of shape (n_rows,) or None
+        Equal weights give NumPy's quantiles, and whole numbers those of the rows
+        repeated so many times.
+    """
+    if weight is None:
+        return np.quantile(values, share)
+    order = np.argsort(values, kind="stable")
+    order = order[weight[order] > 0]
+    # The unit of "one row" is the mean weight unless weights count rows.
+    counts = weight[order]
+    unit = 1.0 if (counts == np.round(counts)).all() else counts.mean()
+    ends = np.cumsum(counts) / unit
+    place = np.asarray(share) * (ends[-1] - 1.0)
+    ranks = np.stack([ends - counts / unit, np.maximum(ends - 1.0, 0.0)], axis=1)
+    ranks[:, 1] = np.maximum(ranks[:, 1], ranks[:, 0])
+    return np.interp(place, ranks.ravel(), np.repeat(values[order], 2))
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Where the bulk of the abnormality (minus the score) ends, and how it decays.
+
+    Parameters
+    ----------
+    middle : float
+        Median abnormality.
+    width : float
+        Of its bulk, positive.
+    """
+
+    middle: float
+    width: float
+
+    @classmethod
+    def of(cls, scores: np.ndarray, weight: np.ndarray | None = None) -> Tail:
+        """Read off the bulk of the scores of training rows."""
+        abnormal = -np.asarray(scores, dtype=np.float64)
+        low, middle, high = weighted_quantile(abnormal, _BULK, weight)
+        # A bulk of ties has no width; any step away from it is then far.
+        least = 1e-12 * max(1.0, abs(middle))
+        return cls(float(middle), float(max(high - low, least)))
+
+    def normal_share(self, scores: np.ndarray) -> np.ndarray:
+        """Most normal rows that may score as low or lower, as a share in [0, 1]."""
+        with np.errstate(divide="ignore", over="ignore"):
+            far = (-np.asarray(scores, dtype=np.float64) - self.middle) / self.width
+            share = np.minimum(1.0, _TAIL * np.maximum(far, 0.0) ** -_DECAY)
+        return np.asarray(share)
+
+
+def outlier_share(scores: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """Share of outliers among rows, when nobody knows it.
+
+    Normal rows of real tables have heavy tails. The bulk of the scores tells how many
+    of them may lie how far out (`Tail`), and the outliers are the largest excess over
+    that anywhere: with F the share of rows at or below a score and N the most that
+    normal rows could have there, max (F - N) / (1 - N), the two-group model's bound
+    (Genovese and Wasserman, Annals of Statistics 2004) with N in place of the p-value.
 
     Parameters
     ----------
     scores : ndarray of shape (n_rows,)
-        Scores of the training rows, higher for more normal ones.
+        Higher for more normal rows.
+    weight : ndarray of shape (n_rows,) or None
+
+    Returns
+    -------
+    float
+        In [0, 0.5].
     """
-    low, middle, high = np.quantile(-scores.astype(np.float64), _BULK)
-    if not high > low:
-        return float(np.nextafter(-high, -np.inf))
+    found, normal = _distribution(scores, weight)
+    far = normal < 0.5
+    excess = (found[far] - normal[far]) / (1.0 - normal[far])
+    return float(np.clip(excess.max(initial=0.0), 0.0, _MOST))
 
-    def skewness(log_shape: float) -> float:
-        a, b, c = gammaincinv(np.exp(log_shape), _BULK)
-        return float((c - b) / (b - a))
 
-    wanted, bounds = (high - middle) / max(middle - low, 1e-12), (-1.5, 8.0)
-    if wanted >= skewness(bounds[0]):
-        log_shape = bounds[0]
-    elif wanted <= skewness(bounds[1]):
-        log_shape = bounds[1]
-    else:
-        log_shape = brentq(lambda s: skewness(s) - wanted, *bounds)
-    shape = np.exp(log_shape)
-    bulk_low, bulk_high, top = gammaincinv(
-        shape, [_BULK[0], _BULK[2], 1.0 - _FALSE_ALARMS]
-    )
-    scale = (high - low) / (bulk_high - bulk_low)
-    return float(-(high + scale * (top - bulk_high)))
+def threshold(
+    scores: np.ndarray, share: float, weight: np.ndarray | None = None
+) -> float:
+    """Score below which this share of the rows lies."""
+    return float(weighted_quantile(np.asarray(scores, np.float64), share, weight))
+
+
+@dataclass(frozen=True)
+class Chances:
+    """Chance that a row is an outlier, by its score: steps that fall with it.
+
+    Parameters
+    ----------
+    edges : ndarray of shape (n_steps,)
+        Ascending scores; a step reaches up to its edge.
+    values : ndarray of shape (n_steps,)
+        Chances, descending.
+    """
+
+    edges: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(
+        cls, scores: np.ndarray, share: float, weight: np.ndarray | None = None
+    ) -> Chances:
+        """Estimate from the scores of training rows and their share of outliers.
+
+        One minus the local false-discovery rate (Efron, "Large-Scale Inference",
+        2010): the density of the scores against that of normal ones, on the axis where
+        normal rows are uniform (`Tail.normal_share`), estimated under the order that a
+        lower score is never less suspicious (Grenander, 1956).
+        """
+        found, normal = _distribution(scores, weight)
+        normal, last = np.unique(normal, return_index=True)
+        # Rows of one abscissa are one step; `found` ends it, so take the last of them.
+        ends = np.r_[last[1:] - 1, len(found) - 1] if len(last) else last
+        rise = np.diff(np.r_[0.0, found[ends]])
+        run = np.maximum(np.diff(np.r_[0.0, normal]), 1e-300)
+        density = isotonic_regression(rise / run, weights=run, increasing=False).x
+        chance = 1.0 - (1.0 - share) / np.maximum(density, 1e-300)
+        edges = np.sort(np.unique(np.asarray(scores, np.float64)))[ends]
+        # Less than rounding is none.
+        return cls(edges, np.where(chance < 1e-9, 0.0, np.minimum(chance, 1.0)))
+
+    def at(self, scores: np.ndarray) -> np.ndarray:
+        """Chances of rows with these scores, (n_rows,)."""
+        step = np.searchsorted(self.edges, scores, side="left")
+        return np.r_[self.values, 0.0][np.minimum(step, len(self.values))]
+
+
+def _distribution(
+    scores: np.ndarray, weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """At each distinct score, ascending: share of rows, most of the normal ones."""
+    distinct, place = np.unique(np.asarray(scores, np.float64), return_inverse=True)
+    counts = np.bincount(place, weights=weight, minlength=len(distinct))
+    tail = Tail.of(scores, weight)
+    return np.cumsum(counts) / counts.sum(), tail.normal_share(distinct)
 
 
 def conformal_p_values(scores: np.ndarray, calibration: np.ndarray) -> np.ndarray:
-    """P-values of rows against rows that were not trained on.
+    """P-values of rows against rows that the fit has not seen.
 
     Parameters
     ----------
     scores : ndarray of shape (n_rows,)
     calibration : ndarray of shape (n_calibration,)
-        Ascending scores of normal rows.
+        Ascending scores of normal rows; where there are none every p-value is 1.
 
     Returns
     -------
@@ -66,4 +181,27 @@ def conformal_p_values(scores: np.ndarray, calibration: np.ndarray) -> np.ndarra
         Shafer, "Algorithmic Learning in a Random World", 2005).
     """
     below = np.searchsorted(calibration, scores, side="right")
-    return (1.0 + below) / (len(calibration) + 1.0)
+    return np.asarray((1.0 + below) / (len(calibration) + 1.0))
+
+
+def discoveries(p_values: np.ndarray, fdr: float) -> np.ndarray:
+    """Rows that Benjamini and Hochberg (1995) select.
+
+    Conformal p-values that share their calibration rows depend on one another in the
+    way that the procedure allows (Bates et al., Annals of Statistics 2023): among the
+    selected rows the expected share of normal ones is at most ``fdr``.
+
+    Parameters
+    ----------
+    p_values : ndarray of shape (n_rows,)
+    fdr : float
+
+    Returns
+    -------
+    ndarray of bool of shape (n_rows,)
+    """
+    ordered = np.sort(p_values)
+    passed = ordered <= fdr * np.arange(1, len(ordered) + 1) / len(ordered)
+    if not passed.any():
+        return np.zeros(len(p_values), dtype=bool)
+    return np.asarray(p_values <= ordered[np.flatnonzero(passed)[-1]])

@@ -108,6 +108,14 @@ class RawTable:
             holes[:, j] = labels == None  # noqa: E711 (cell by cell)
         return holes
 
+    def word(self, row: int, column: int) -> str:
+        """Return one cell as a reader would write it."""
+        if column in self.text:
+            label = self.text[column][row]
+            return "missing" if label is None else str(label)
+        number = self.column(column)[row]
+        return "missing" if np.isnan(number) else f"{number:.4g}"
+
 
 def as_floats(numbers: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return numbers as float64, without a copy where they are."""

@@ -79,7 +79,9 @@ def test_early_stopping_holds_rows_out(
 def test_automatic_early_stopping_needs_fifty_rows(cls: type[Estimator]) -> None:
     estimator = cls(max_iter=2, random_state=0)
     assert estimator.fit(linear(49)).validation_scores_ == []
-    assert estimator.fit(linear(50)).validation_scores_ != []
+    # A detector keeps a fifth of its rows for its p-values.
+    enough = 63 if cls is VAEAnomalyDetector else 50
+    assert estimator.fit(linear(enough)).validation_scores_ != []
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.99])
@@ -98,16 +100,6 @@ def test_early_stopping_waits_n_iter_no_change_looks() -> None:
         vae = clone(plain).set_params(n_iter_no_change=patience).fit(X)
         assert len(vae.validation_scores_) == 1 + patience
         assert vae.n_iter_ < 500
-
-
-def test_rows_held_out_calibrate_the_detector() -> None:
-    # The least p-value is 1 / (rows held out + 1).
-    X = linear()
-    for fraction, held_out in ((0.1, 12), (0.5, 60)):
-        detector = VAEAnomalyDetector(validation_fraction=fraction, max_iter=2)
-        detector.set_params(random_state=0).fit(X)
-        far = np.full((1, 6), 1e3)
-        assert detector.p_values(far)[0] == pytest.approx(1.0 / (held_out + 1))
 
 
 def test_validation_rows_of_the_user(cls: type[Estimator]) -> None:

@@ -1,4 +1,4 @@
-"""Thresholds and p-values on samples of known distribution."""
+"""Thresholds, chances and p-values on samples of known distribution."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from skvae.inference.calibration import automatic_threshold, conformal_p_values
+from skvae.inference.calibration import (
+    Chances,
+    conformal_p_values,
+    discoveries,
+    outlier_share,
+    threshold,
+    weighted_quantile,
+)
 
 # Abnormality (minus the score) of normal rows.
 NORMAL_ROWS = {
@@ -19,39 +27,40 @@ NORMAL_ROWS = {
     "half a chi-square of 3": stats.chi2(3, scale=0.5),
     "half a chi-square of 30": stats.chi2(30, scale=0.5),
     "normal": stats.norm(5.0, 2.0),
+    "heavy tail": stats.lomax(4.0),
 }
 
 
-@pytest.mark.parametrize("name", NORMAL_ROWS)
-def test_about_one_percent_of_normal_rows_is_flagged(name: str) -> None:
-    # the threshold's own chance of a false alarm, from the known distribution
-    rates = []
-    for seed in range(5):
-        rng = np.random.default_rng(seed)
-        scores = -NORMAL_ROWS[name].rvs(5000, random_state=rng)
-        rates.append(NORMAL_ROWS[name].sf(-automatic_threshold(scores)))
-    assert 0.006 < np.mean(rates) < 0.015
-    assert min(rates) > 0.003
-    assert max(rates) < 0.02
-
-
-def test_gaussian_rows_are_flagged_at_one_percent() -> None:
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(5000, 6))
-    density = stats.multivariate_normal(np.zeros(6))
-    offset = automatic_threshold(density.logpdf(X))
-    fresh = density.logpdf(rng.normal(size=(20_000, 6)))
-    assert 0.005 < (fresh < offset).mean() < 0.02
-
-
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.2])
-def test_outliers_do_not_lift_the_threshold_over_themselves(share: float) -> None:
-    rng = np.random.default_rng(0)
+def with_far(share: float, seed: int = 0) -> tuple[np.ndarray, int]:
+    """Scores of 4000 normal rows and of some far ones, and how many of these."""
+    rng = np.random.default_rng(seed)
+    n_far = int(4000 * share / (1 - share))
     normal = NORMAL_ROWS["gamma"].rvs(4000, random_state=rng)
-    far = 50.0 + 100.0 * rng.random(int(4000 * share / (1 - share)))
-    offset = automatic_threshold(-np.concatenate([normal, far]))
-    assert (far > -offset).all()
-    assert NORMAL_ROWS["gamma"].sf(-offset) < 0.02
+    return -np.concatenate([normal, 50.0 + 100.0 * rng.random(n_far)]), n_far
+
+
+# -- shares and thresholds ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NORMAL_ROWS)
+@pytest.mark.parametrize("n", [200, 5000])
+def test_clean_scores_hold_few_outliers(name: str, n: int) -> None:
+    found = []
+    for seed in range(10):
+        rows = NORMAL_ROWS[name].rvs(n, random_state=np.random.default_rng(seed))
+        found.append(outlier_share(-rows))
+    assert np.mean(found) < 0.01
+    assert np.median(found) < 0.02
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.2])
+def test_far_rows_are_counted(share: float) -> None:
+    scores = with_far(share)[0]
+    found = outlier_share(scores)
+    assert found == pytest.approx(share, rel=0.1, abs=0.003)
+    offset = threshold(scores, found)
+    assert (scores[:4000] < offset).mean() < 0.005
+    assert (scores[4000:] < offset).mean() > 0.9
 
 
 @given(
@@ -59,14 +68,12 @@ def test_outliers_do_not_lift_the_threshold_over_themselves(share: float) -> Non
     log_scale=st.floats(-5.0, 5.0),
     seed=st.integers(0, 100),
 )
-def test_threshold_moves_with_the_scores(
+def test_share_is_that_of_moved_and_scaled_scores(
     shift: float, log_scale: float, seed: int
 ) -> None:
-    scores = -np.random.default_rng(seed).gamma(2.0, size=50)
-    scale = np.exp(log_scale)
-    moved = automatic_threshold(shift + scale * scores)
-    expected = shift + scale * automatic_threshold(scores)
-    np.testing.assert_allclose(moved, expected, rtol=1e-6, atol=1e-6 * scale)
+    scores = -np.random.default_rng(seed).pareto(1.5, size=50)
+    moved = outlier_share(shift + np.exp(log_scale) * scores)
+    assert moved == pytest.approx(outlier_share(scores), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -78,20 +85,72 @@ def test_threshold_moves_with_the_scores(
         np.r_[np.zeros(99), -1.0],
         np.r_[np.zeros(50), np.arange(50.0)],
         np.arange(100.0).astype(np.float32),
+        np.r_[np.zeros(99), -1e300],
     ],
-    ids=["zeros", "ties", "two", "one low", "half ties", "float32"],
+    ids=["zeros", "ties", "two", "one low", "half ties", "float32", "huge"],
 )
-def test_odd_scores_have_a_threshold_that_most_rows_pass(scores: np.ndarray) -> None:
-    offset = automatic_threshold(scores)
+def test_odd_scores_have_verdicts(scores: np.ndarray) -> None:
+    share = outlier_share(scores)
+    assert 0.0 <= share <= 0.5
+    offset = threshold(scores, share)
     assert np.isfinite(offset)
     assert (scores >= offset).mean() >= 0.9
+    chance = Chances.of(scores, share).at(scores)
+    assert ((chance >= 0.0) & (chance <= 1.0)).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.37, 0.5, 1.0])
+def test_weighted_quantile_is_that_of_repeated_rows(share: float) -> None:
+    rng = np.random.default_rng(0)
+    values, counts = rng.normal(size=30), rng.integers(0, 4, 30)
+    expected = np.quantile(np.repeat(values, counts), share)
+    assert_allclose(weighted_quantile(values, share, counts.astype(float)), expected)
+    even = weighted_quantile(values, share, np.full(30, 0.7))
+    assert_allclose(even, np.quantile(values, share))
+
+
+def test_weights_count_as_repeated_rows() -> None:
+    scores, _ = with_far(0.1)
+    scores = scores[::8]
+    counts = np.random.default_rng(0).integers(0, 4, len(scores)).astype(float)
+    repeated = np.repeat(scores, counts.astype(int))
+    assert outlier_share(scores, counts) == pytest.approx(outlier_share(repeated))
+    mine, theirs = Chances.of(scores, 0.1, counts), Chances.of(repeated, 0.1)
+    assert_allclose(mine.at(scores[counts > 0]), theirs.at(scores[counts > 0]))
+
+
+# -- chances -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.2])
+def test_chances_are_those_of_the_labels(share: float) -> None:
+    # far rows are almost surely outliers, near ones are not: by the labels
+    scores, n_far = with_far(share)
+    chance = Chances.of(scores, outlier_share(scores)).at(scores)
+    assert chance.sum() == pytest.approx(n_far, rel=0.15)
+    assert chance[4000:].mean() > 0.85
+    assert chance[:4000].mean() < 0.01
+
+
+@given(seed=st.integers(0, 50))
+def test_chances_never_rise_with_the_score(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = -rng.pareto(0.7, size=60)
+    chances = Chances.of(scores, outlier_share(scores))
+    asked = np.sort(np.r_[scores, rng.normal(size=20), -1e9, 1e9])
+    assert (np.diff(chances.at(asked)) <= 0).all()
+    assert chances.at(np.array([1e9]))[0] == 0.0
+
+
+# -- p-values ----------------------------------------------------------------------
 
 
 def test_p_values_are_those_by_counting() -> None:
     calibration = np.array([-3.0, -1.0, -1.0, 2.0])
     scores = np.array([-5.0, -3.0, -2.0, -1.0, 0.0, 2.0, 9.0])
     counted = [(1 + (calibration <= s).sum()) / 5 for s in scores]
-    np.testing.assert_allclose(conformal_p_values(scores, calibration), counted)
+    assert_allclose(conformal_p_values(scores, calibration), counted)
+    assert_array_equal(conformal_p_values(scores, np.empty(0)), np.ones(7))
 
 
 @pytest.mark.parametrize("n", [9, 40, 199])
@@ -114,3 +173,11 @@ def test_lower_scores_have_smaller_p_values() -> None:
     calibration = np.sort(rng.normal(size=100))
     scores = np.sort(rng.normal(size=50))
     assert (np.diff(conformal_p_values(scores, calibration)) >= 0).all()
+
+
+@given(seed=st.integers(0, 200), fdr=st.sampled_from([0.01, 0.05, 0.2, 0.6]))
+def test_discoveries_are_those_of_scipy(seed: int, fdr: float) -> None:
+    rng = np.random.default_rng(seed)
+    p = np.round(rng.random(40) ** 3, 2) + 0.001  # with ties
+    expected = stats.false_discovery_control(np.minimum(p, 1.0)) <= fdr
+    assert_array_equal(discoveries(p, fdr), expected)

@@ -1,0 +1,82 @@
+"""Expected cells against the closed form, and the fewest cells that mend a row."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.testing import assert_allclose, assert_array_equal
+
+from skvae.inference.repair import expected_cells, mend
+from skvae.inference.scoring import draw_bank
+from skvae.model.latent import LatentModel
+from skvae.model.linear import factor_analysis
+
+D, K = 4, 2
+
+
+def test_expected_cells_are_those_of_the_gaussian() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, K)) @ rng.normal(size=(K, D))
+    X += 0.5 * rng.normal(size=X.shape)
+    start = factor_analysis(X.mean(0), np.cov(X.T), K, floor=0.01)
+    model = LatentModel.build(
+        kinds=("gaussian",) * D,
+        variance_floor=np.full(D, 1e-6),
+        n_components=K,
+        hidden=(),
+        activation="silu",
+        n_free_scales=D,
+    )
+    model.start_linear(start)
+    wanted = np.ones((20, D), dtype=bool)
+    wanted[::2, 1] = False
+    low, middle, high = expected_cells(model, X[:20], draw_bank(64, K, 0), wanted)
+    assert_array_equal(np.isnan(middle), ~wanted)
+    # x_j given the others: the precision matrix tells mean and variance
+    covariance = start.loadings @ start.loadings.T + np.diag(start.noise_variance)
+    precision = np.linalg.inv(covariance)
+    scale = 1.0 / np.diag(precision)
+    mean = X[:20] - (X[:20] - start.mean) @ precision * scale
+    deviation = np.sqrt(scale)
+    error = ((middle - mean) / deviation)[wanted]
+    assert np.abs(error).max() < 0.5
+    assert np.abs(error.mean()) < 0.05
+    width = ((high - low) / deviation).ravel()[wanted.ravel()]
+    assert_allclose(width.mean(), 2 * 1.645, rtol=0.08)
+
+
+def test_fewest_cells_are_replaced() -> None:
+    # The score is minus the summed distance from zero; filling writes zeros.
+    coded = np.array([[0.1, 9.0, 0.2, 0.1], [8.0, 0.1, 7.0, 0.1], [0.1, 0.2, 0.1, 0.0]])
+    replaced = mend(
+        coded,
+        fill=np.nan_to_num,
+        explain=lambda rows: -np.abs(rows),
+        score=lambda rows: -np.abs(rows).sum(1),
+        offset=-1.0,
+    )
+    expected = [[0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    assert_array_equal(replaced, np.array(expected, dtype=bool))
+
+
+def test_what_a_wrong_reason_replaced_is_put_back() -> None:
+    # Reasons point to the first columns, but the last cell is at fault.
+    coded = np.array([[0.1, 0.1, 0.1, 0.1, 9.0]])
+    replaced = mend(
+        coded,
+        fill=np.nan_to_num,
+        explain=lambda rows: np.broadcast_to(np.arange(5.0) - 5.0, rows.shape).copy(),
+        score=lambda rows: -np.abs(rows).sum(1),
+        offset=-1.0,
+    )
+    assert_array_equal(replaced, [[False, False, False, False, True]])
+
+
+def test_row_that_nothing_mends_is_replaced_whole() -> None:
+    replaced = mend(
+        np.ones((1, 3)),
+        fill=np.nan_to_num,
+        explain=lambda rows: -rows,
+        score=lambda rows: np.full(len(rows), -5.0),
+        offset=-1.0,
+    )
+    assert replaced.all()
