@@ -10,9 +10,9 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skvae import VAEAnomalyDetector, VAETransformer
+from skvae import VAEAnomalyDetector, VAEImputer, VAETransformer
 
-ESTIMATORS = [VAETransformer, VAEAnomalyDetector]
+ESTIMATORS = [VAETransformer, VAEAnomalyDetector, VAEImputer]
 
 # As in scikit-learn's own run of its checks: their tables of a dozen random rows are
 # worth a warning, and some of them pass an array after a frame on purpose.
