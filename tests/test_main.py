@@ -91,7 +91,7 @@ def test_scored_table_is_the_table_and_its_scores(
     assert_allclose(scored["score"], detector.score_samples(WINE), rtol=1e-5)
     assert_allclose(scored["p_value"], detector.p_values(WINE), rtol=1e-5)
     assert (scored["outlier"] == (detector.predict(WINE) == -1)).all()
-    parts = detector.explain(WINE)
+    parts = np.asarray(detector.explain(WINE))
     for row in np.flatnonzero(scored["outlier"]):
         worst = WINE.columns[parts[row].argmin()]
         assert scored["reason"][row].startswith(f"{worst} = {WINE[worst][row]:.6g} (")
@@ -133,33 +133,36 @@ def test_semicolons_and_decimal_commas(
     assert_allclose(scored["score"], detector.score_samples(WINE), rtol=1e-5)
 
 
-def test_text_and_holes_are_left_out_and_said(
+def test_text_and_holes_take_part(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = WINE.assign(region="Barolo, old", blank=None, sweet=WINE["hue"] > 1)
+    region = np.where(WINE["alcohol"] > 13, "Barolo, old", "Asti")
+    owner = [f"owner {i}" for i in range(len(WINE))]
+    table = WINE.assign(region=region, owner=owner, blank=None, sweet=WINE["hue"] > 1)
     table.loc[[3, 50], "proline"] = np.nan
-    table.loc[3, "hue"] = np.nan
+    table.loc[3, ["hue", "region"]] = np.nan
     path, output = tmp_path / "table.csv", tmp_path / "scored.csv"
     table.to_csv(path, index=False)
     told = "\n".join(answered(capsys, "detect", path, "--output", output))
-    assert "left out (text): region" in told
+    assert "178 rows, 6 columns" in told
     assert "left out (empty): blank" in told
-    assert "2 rows have empty cells and get no score, 176 are used" in told
-    assert "--ignore 'proline' would leave 177" in told.replace("\n      ", " ")
+    assert "left out (another text in each row): owner" in told
     scored = pd.read_csv(output)
-    assert scored[SCORES].isna().all(axis=1).to_numpy().nonzero()[0].tolist() == [3, 50]
-    assert scored["region"].eq("Barolo, old").all()
-    numeric = table.drop(columns=["region", "blank"]).dropna().astype(float)
-    detector = VAEAnomalyDetector(random_state=0).fit(numeric)
-    expected = detector.score_samples(numeric)
-    assert_allclose(scored["score"].dropna(), expected, rtol=1e-5)
+    pd.testing.assert_frame_equal(scored[table.columns[:6]], table.iloc[:, :6])
+    learnt = table.drop(columns=["owner", "blank"]).astype({"sweet": float})
+    detector = VAEAnomalyDetector(random_state=0).fit(learnt)
+    assert detector.likelihood_[4:] == ("categorical", "bernoulli")
+    assert_allclose(scored["score"], detector.score_samples(learnt), rtol=1e-5)
+    parts = np.asarray(detector.explain(learnt))
+    assert scored["reason"].isna().sum() == (parts >= 0).all(axis=1).sum()
+    assert scored["reason"].str.contains("region = Asti").any()
 
 
 def test_ignored_column_takes_no_part(
     wine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = answered(capsys, "detect", wine, "--ignore", "hue", "--ignore", "proline")
-    assert lines[0].endswith("178 rows, 2 numeric columns")
+    assert lines[0].endswith("178 rows, 2 columns")
     assert not any("hue =" in line for line in lines)
 
 
@@ -197,8 +200,9 @@ def test_more_outliers_than_shown_are_counted(
         ("", "is empty"),
         ("\n \n", "is empty"),
         ("a,b\n", "has a header, but no rows"),
-        ("a,b\nx,y\nu,v\n", "no numeric column"),
-        ("a,b\n1,2\n3,4\n", "has 2 rows without empty cells"),
+        ("a,b\nx,y\nu,v\n", "no column to learn from. Left out: another text"),
+        ("a,b\n,NA\n?,null\n", "no column to learn from. Left out: empty: a, b"),
+        ("a,b\n1,2\n3,4\n", "has 2 rows, but 10 are needed"),
         ("a,b\n1,2\n3\n", "line 3: 1 cells, but the first line has 2"),
         ("a,b\n1,2\n3,x\n5,6\n7,8\n", "line 3, column 'b': 'x' is not a number"),
         ("a,b\n1,2\n3,inf\n5,6\n7,8\n", "line 3, column 'b': 'inf' is not"),
@@ -269,7 +273,7 @@ def test_a_reader_that_leaves_early_is_no_error(wine: Path) -> None:
         ["bash", "-c", f"set -o pipefail; {program}"], capture_output=True, text=True
     )
     assert (answer.returncode, answer.stderr) == (0, "")
-    assert answer.stdout.endswith("178 rows, 4 numeric columns\n")
+    assert answer.stdout.endswith("178 rows, 4 columns\n")
 
 
 # Reading tables

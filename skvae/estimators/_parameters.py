@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 
 from skvae._backend import resolve_device
 from skvae.model.networks import ACTIVATIONS, Network
-from skvae.table.kinds import REQUESTABLE
+from skvae.table.kinds import COUNTS, REQUESTABLE
 from skvae.training.fit import Settings
 from skvae.training.loop import SCHEDULES, Plan
 
@@ -323,6 +323,12 @@ def resolve_settings(
         ),
         device=resolve_device(params["device"], work),
     )
+
+
+def counts_only(likelihood: str | dict[Any, str]) -> bool:
+    """Whether only counts are asked for: all that a sparse table may hold."""
+    kinds = likelihood.values() if isinstance(likelihood, dict) else [likelihood]
+    return set(kinds) <= set(COUNTS) and len(kinds) > 0
 
 
 def _hidden(sizes: Any, n_columns: int) -> tuple[int, ...]:

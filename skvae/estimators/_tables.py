@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_array, validate_data
 
 from skvae.table.containers import Container, is_frame
@@ -48,11 +49,11 @@ def read_table(
     if not is_frame(X):
         dtype = getattr(X, "dtype", None) or np.asarray(X).dtype
         if dtype.kind not in "OUSTM":
-            return RawTable.of(
-                validate_data(
-                    estimator, X, reset=reset, accept_sparse=_SPARSE, **checks
-                )
+            accepted = _SPARSE if get_tags(estimator).input_tags.sparse else False
+            table = validate_data(
+                estimator, X, reset=reset, accept_sparse=accepted, **checks
             )
+            return RawTable.of(table)
         check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=min_rows)
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     raw = Container.read(X)

@@ -252,7 +252,9 @@ class Container:
         whole = nw.from_native(X, eager_only=True)
         names = [name for j, name in enumerate(self.names) if not missing[:, j].any()]
         frame = nw.from_native(done, eager_only=True)
-        return nw.to_native(frame.with_columns(*(whole[name] for name in names)))
+        return nw.to_native(
+            frame.with_columns(*(whole.get_column(name) for name in names))
+        )
 
     def with_columns(
         self, table: Any, names: Sequence[Any], values: npt.NDArray[Any]

@@ -52,15 +52,48 @@ class Case:
 TABLES = [
     Case("infinite", lambda: with_cell(np.inf), "infinity"),
     Case("minus infinite", lambda: with_cell(-np.inf), "infinity"),
-    Case("words", lambda: with_cell("red", object), "could not convert.*'red'"),
     Case(
-        "words in a frame",
-        lambda: pd.DataFrame({"a": ["x", "y"] * 9}),
-        "could not convert.*'x'",
+        "words where numbers are asked for",
+        lambda: with_cell("red", object),
+        "gaussian column.*column 1 holds text such as.*'red'.*recode",
+        params={"likelihood": {1: "gaussian"}},
+    ),
+    Case(
+        "a list in a cell",
+        lambda: with_cell([1], object),
+        "argument must be a string or a number.*list in column 1",
+        TypeError,
+    ),
+    Case(
+        "a column of bytes",
+        lambda: pd.DataFrame({"a": [b"x", b"y"] * 9}),
+        "argument must be a string or a number.*b'x'",
+        TypeError,
+    ),
+    Case(
+        "a name twice",
+        lambda: pd.DataFrame(table(), columns=list("abca")),
+        "different names.*'a'.*rename",
+    ),
+    Case(
+        "nothing observed in a column",
+        lambda: np.where([True, False, True, True], table(), np.nan),
+        "only missing values in column 1; drop",
+    ),
+    Case(
+        "nothing observed in columns of a frame",
+        lambda: pd.DataFrame({"a": [1.0, 2.0], "b": [None] * 2, "c": [pd.NaT] * 2}),
+        "only missing values in 'b', 'c'; drop",
     ),
     Case("complex", lambda: table() + 1j, "Complex data not supported"),
     Case("ragged", lambda: [[1.0, 2.0], [3.0], [4.0, 5.0]], "inhomogeneous"),
     Case("sparse", lambda: scipy.sparse.csr_array(table()), "[Ss]parse", TypeError),
+    Case(
+        "sparse, asked to be counts",
+        lambda: scipy.sparse.csr_array(table()),
+        "poisson column.*column 0 holds such values as",
+        params={"likelihood": "poisson"},
+    ),
     Case("three dimensions", lambda: np.zeros((4, 3, 2)), "dim 3"),
     Case("one dimension", lambda: np.arange(5.0), "Reshape your data"),
     Case("a number", lambda: 3.0, "Expected 2D array, got scalar"),
@@ -298,6 +331,7 @@ METHODS = [
     "reconstruct",
     "explain",
     "impute",
+    "predictive_interval",
     "decision_function",
     "predict",
     "p_values",
@@ -321,8 +355,10 @@ def test_questions_check_their_table(cls: type[Estimator], method: str) -> None:
         ask(X[:0])
     with pytest.raises(ValueError, match="Reshape your data"):
         ask(X[0])
-    with pytest.raises(ValueError, match="could not convert string"):
+    with pytest.raises(ValueError, match="column 1 holds text such as 'red'"):
         ask(with_cell("red", object))
+    with pytest.raises(TypeError, match="argument must be a string or a number"):
+        ask(with_cell([1], object))
 
 
 @pytest.mark.parametrize("method", ["transform", "score_samples", "reconstruct"])
@@ -346,16 +382,13 @@ def test_codes_and_counts_are_checked(cls: type[Estimator]) -> None:
     estimator = cls(n_components=2, random_state=0, max_iter=2).fit(X)
     with pytest.raises(ValueError, match=r"2 components, got rows of 4.*transform"):
         estimator.inverse_transform(X)
+    for coverage in (0.0, 1.0):
+        with pytest.raises(ValueError, match=f"coverage == {coverage}, must be"):
+            estimator.predictive_interval(X, coverage=coverage)
     with pytest.raises(ValueError, match="n_samples == 0, must be >= 1"):
         estimator.sample(0)
-    with pytest.raises(ValueError, match=r"at least 1.*got 0"):
+    with pytest.raises(ValueError, match="n_imputations == 0, must be >= 1"):
         estimator.impute(X, n_imputations=0)
-
-
-def test_columns_of_missing_cells_are_refused(cls: type[Estimator]) -> None:
-    # Holes in X are a question for `impute` so far; `fit` says so.
-    with pytest.raises(ValueError, match="NaN"):
-        cls().fit(with_cell(np.nan))
 
 
 def answers(estimator: Estimator, X: NDArray[np.float64]) -> list[Any]:
