@@ -24,6 +24,9 @@ exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 default_role = "py:obj"
 
+# Docstrings taken over from scikit-learn point to its glossary.
+suppress_warnings = ["ref.term"]
+
 autodoc_typehints = "none"  # the docstrings say more: shapes and units
 numpydoc_show_class_members = False  # the class template lists them
 # Every member is documented, with every parameter and nothing that is not one.
