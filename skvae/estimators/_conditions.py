@@ -11,11 +11,14 @@ import numpy as np
 
 from skvae.inference.generation import Conditions
 from skvae.table.containers import Container
+from skvae.table.kinds import COUNTS, KINDS
 from skvae.table.raw import RawTable
 from skvae.table.schema import Schema
 
 # Kinds without an order of their levels, in which a range means nothing.
 _UNORDERED = ("categorical",)
+# Kinds whose coded cells are whole; the whole numbers of others are rounded draws.
+_WHOLE = ("bernoulli", *COUNTS)
 
 
 def code_conditions(schema: Schema, conditions: Mapping[Any, Any]) -> Conditions:
@@ -116,17 +119,35 @@ def _coded(
     schema: Schema, j: int, place: int, key: Any, values: list[Any]
 ) -> np.ndarray:
     # What is unknown is an error here, and said below.
+    raw = _raw(schema, j, values)
     with warnings.catch_warnings(action="ignore"):
-        codes = schema.encode(_raw(schema, j, values))[:, place]
-    unknown = [value for value, code in zip(values, codes) if np.isnan(code)]
+        codes = schema.encode(raw)[:, place]
+    can = ~np.isnan(codes)
+    if not KINDS[schema.columns[j].kind].has_levels:
+        can &= _drawable(schema, place, raw.numbers[:, j], codes) == 0
+    unknown = [value for value, fine in zip(values, can) if not fine]
     if unknown or not values:
         column = schema.columns[j]
         seen = f" among {list(column.levels)}" if column.levels else ""
+        seen += ", whole numbers" if column.whole and not column.levels else ""
         raise ValueError(
-            f"A condition on {key!r} holds values that the column showed in fit{seen}, "
-            f"got {unknown or 'an empty set'}."
+            f"A condition on {key!r} holds values that the column can hold by what it "
+            f"showed in fit{seen}, got {unknown or 'an empty set'}."
         )
     return codes
+
+
+def _drawable(
+    schema: Schema, place: int, x: np.ndarray, codes: np.ndarray
+) -> np.ndarray:
+    """Side of cells on which what can be drawn begins: 0 where they can themselves."""
+    coded = np.zeros((len(x), len(schema.active)))
+    coded[:, place] = np.nan_to_num(codes)
+    # Whatever draws are kept to, they are kept to by this.
+    drawn = schema.decode(coded, source=np.random.default_rng(0))
+    near = drawn.numbers[:, schema.active[place]]
+    within = 1e-9 * (np.abs(x) + schema.scale[place])
+    return np.where(np.abs(near - x) <= within, 0.0, np.sign(near - x))
 
 
 def _range(
@@ -141,7 +162,33 @@ def _range(
     ends = [-np.inf, np.inf]
     for i, end in enumerate(wanted):
         if end is not None and end not in (-math.inf, math.inf):
-            ends[i] = float(_coded(schema, j, place, key, [end])[0])
+            ends[i] = _end(schema, j, place, key, end, upper=i == 1)
     if ends[0] > ends[1]:
         raise ValueError(f"A range is (low, high), got {wanted!r} for {key!r}.")
     return ends[0], ends[1]
+
+
+def _end(
+    schema: Schema, j: int, place: int, key: Any, end: Any, *, upper: bool
+) -> float:
+    """Coded end of a range: infinite where no cell can lie beyond it."""
+    column, raw = schema.columns[j], _raw(schema, j, [end])
+    if KINDS[column.kind].has_levels or np.isnan(raw.numbers[0, j]):
+        return float(_coded(schema, j, place, key, [end])[0])
+    x = raw.numbers[:, [j]]
+    if column.whole:
+        x = np.floor(x) if upper else np.ceil(x)
+    table = np.full((1, len(schema.columns)), np.nan)
+    table[:, [j]] = x
+    side = _drawable(schema, place, x[:, 0], schema.encode(table)[:, place])[0]
+    if side == (1.0 if upper else -1.0):
+        raise ValueError(
+            f"A range of {key!r} meets what the column can hold by what it showed in "
+            f"fit, got one that ends at {end!r}: no row can meet that."
+        )
+    if side:
+        return np.inf if upper else -np.inf
+    if column.whole and column.kind not in _WHOLE:
+        # Draws are rounded: half a unit more on either side is rounded into the range.
+        table[:, [j]] = x + (0.5 if upper else -0.5)
+    return float(schema.encode(table)[0, place])

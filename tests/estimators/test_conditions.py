@@ -1,0 +1,218 @@
+"""New rows under conditions, against known laws and against rejection."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from skvae import VAETransformer
+
+LINEAR: dict[str, Any] = {
+    "hidden_layer_sizes": (),
+    "noise": "column",
+    "max_iter": 3,
+    "random_state": 0,
+}
+
+
+@cache
+def normal() -> tuple[VAETransformer, np.ndarray, np.ndarray]:
+    """A linear Gaussian model, its mean and covariance."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 1)) * [1.0, 5.0, -2.0] + [10.0, 0.0, 3.0]
+    X += rng.normal(size=X.shape) * [0.7, 3.0, 1.0]
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    model = VAETransformer(1, **LINEAR).fit(frame)
+    ends = model.inverse_transform(np.array([[0.0], [1.0]])).to_numpy()
+    loadings = ends[1] - ends[0]
+    covariance = np.outer(loadings, loadings) + np.diag(model.noise_variance_)
+    return model, ends[0], covariance
+
+
+@cache
+def mixed() -> tuple[VAETransformer, pd.DataFrame, pd.DataFrame]:
+    """A model of columns of all kinds, its table, and many free draws from it."""
+    rng = np.random.default_rng(0)
+    code = rng.normal(size=400)
+    near = code[:, None] + 0.8 * rng.normal(size=(400, 5))
+    frame = pd.DataFrame(
+        {
+            "age": 40.0 + 8.0 * near[:, 0],
+            "children": rng.poisson(np.exp(0.3 + 0.5 * near[:, 1])),
+            "town": np.array(["Bonn", "Köln", "Ulm"])[
+                np.digitize(near[:, 2], [-0.4, 0.9])
+            ],
+            "size": pd.Categorical.from_codes(
+                np.digitize(near[:, 3], [-0.5, 0.6]), ["S", "M", "L"], ordered=True
+            ),
+            "member": near[:, 4] > 0.0,
+            "planet": "Earth",
+            "wheels": 4,
+            "floor": np.rint(3.0 * near[:, 0]),
+            "share": 1.0 / (1.0 + np.exp(-near[:, 1])),
+        }
+    )
+    model = VAETransformer(1, likelihood={"children": "poisson"}, **LINEAR)
+    model.fit(frame)
+    return model, frame, model.sample(60_000, random_state=9)
+
+
+def summary(rows: pd.DataFrame) -> np.ndarray:
+    """Means of columns and shares of levels, each in units of about one."""
+    return np.array(
+        [
+            (rows["age"].mean() - 40.0) / 10.0,
+            rows["children"].mean() / 2.0,
+            *(np.mean(rows["town"] == town) for town in ("Bonn", "Köln", "Ulm")),
+            *(np.mean(rows["size"] == size) for size in "SML"),
+            rows["member"].mean(),
+        ]
+    )
+
+
+def test_a_value_gives_the_conditional_normal() -> None:
+    model, mean, cov = normal()
+    rows = model.sample(5000, random_state=1, conditions={"a": 11.5})
+    assert (rows["a"] == 11.5).all()
+    gain = cov[1:, 0] / cov[0, 0]
+    expected = mean[1:] + gain * (11.5 - mean[0])
+    left = cov[1:, 1:] - np.outer(gain, cov[0, 1:])
+    std = np.sqrt(np.diag(left))
+    cells = rows[["b", "c"]].to_numpy()
+    np.testing.assert_allclose((cells.mean(0) - expected) / std, 0.0, atol=0.08)
+    correlation = left[0, 1] / std.prod()
+    np.testing.assert_allclose(cells.std(0) / std, 1.0, atol=0.06)
+    np.testing.assert_allclose(np.corrcoef(cells.T)[0, 1], correlation, atol=0.06)
+
+
+@pytest.mark.parametrize("ends", [(9.0, 10.0), (None, 9.0), (13.0, None)])
+def test_a_range_gives_the_truncated_normal(ends: tuple[Any, Any]) -> None:
+    model, mean, cov = normal()
+    rows = model.sample(4000, random_state=2, conditions={"a": ends})
+    low, high = (
+        infinite if end is None else end for end, infinite in zip(ends, (-1e9, 1e9))
+    )
+    assert rows["a"].between(low, high).all()
+    std = np.sqrt(cov[0, 0])
+    law = stats.truncnorm((low - mean[0]) / std, (high - mean[0]) / std, mean[0], std)
+    # Several rows may share a code: the bound is that of a quarter as many rows.
+    assert stats.kstest(rows["a"], law.cdf).statistic < 1.63 / np.sqrt(1000)
+    expected = mean[1] + cov[1, 0] / cov[0, 0] * (law.mean() - mean[0])
+    assert rows["b"].mean() == pytest.approx(expected, abs=0.08 * np.sqrt(cov[1, 1]))
+
+
+CONDITIONS: list[dict[Any, Any]] = [
+    {"town": "Ulm"},
+    {"town": {"Bonn", "Ulm"}},
+    {"town": ["Köln"], "member": True},
+    {"size": ("M", None)},
+    {"size": {"S", "L"}, "children": {0, 3}},
+    {"children": (2, 4), "town": "Köln"},
+    {"age": (30, 45), "member": False},
+    {"floor": (-1.5, 2)},
+    {"floor": {1, 2}, "share": (-1, 0.5)},
+    {"share": (0.2, 3.0), "children": (-2, 1.5)},
+    {1: 0, "planet": "Earth", "wheels": (3, 5)},
+]
+
+
+@pytest.mark.parametrize("conditions", CONDITIONS, ids=str)
+def test_mixed_conditions_agree_with_rejection(conditions: dict[Any, Any]) -> None:
+    model, frame, free = mixed()
+    met = pd.Series(True, index=free.index)
+    for key, wanted in conditions.items():
+        column = free[frame.columns[key] if isinstance(key, int) else key]
+        if isinstance(wanted, tuple):
+            if column.name == "size":
+                met &= column >= wanted[0]
+            else:
+                met &= column.between(*wanted)
+        else:
+            met &= column.isin(wanted if isinstance(wanted, set | list) else [wanted])
+    rejected = free[met]
+    rows = model.sample(3000, random_state=3, conditions=conditions)
+    assert rows.dtypes.equals(frame.dtypes)
+    for key, wanted in conditions.items():
+        column = rows[frame.columns[key] if isinstance(key, int) else key]
+        if isinstance(wanted, tuple) and column.name == "size":
+            assert (column >= wanted[0]).all()
+        elif isinstance(wanted, tuple):
+            assert column.between(*wanted).all()
+        else:
+            assert set(column) <= set(
+                wanted if isinstance(wanted, set | list) else [wanted]
+            )
+    assert len(rejected) > 1000
+    np.testing.assert_allclose(summary(rows), summary(rejected), atol=0.06)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "words"),
+    [
+        ({"town": "Rom"}, "'town'.*Bonn.*'Rom'"),
+        ({"town": {"Ulm", "Rom"}}, "'Rom'"),
+        ({"town": set()}, "an empty set"),
+        ({"town": ("Bonn", "Ulm")}, "range.*'categorical'.*set"),
+        ({"size": "XL"}, "'size'.*'XL'"),
+        ({"size": ("L", "S")}, r"range is \(low, high\)"),
+        ({"age": (30, 20)}, r"range is \(low, high\)"),
+        ({"age": (1, 2, 3)}, "range"),
+        ({"street": 3}, "name.*'town'.*'street'"),
+        ({9: 3}, "position.*0 to 8.*9"),
+        ({"planet": "Mars"}, "'planet' held one value.*'Mars'"),
+        ({"wheels": 5}, "'wheels' held one value"),
+        ({"wheels": (5, None)}, "'wheels' held one value"),
+        ({"age": (1e6, None)}, "must be possible"),
+        ({"children": (-3, -1)}, "'children' meets.*ends at -1"),
+        ({"children": (1.2, 1.8)}, r"range is \(low, high\)"),
+        ({"share": (1.5, 2.0)}, "'share' meets.*ends at 1.5"),
+        ({"share": 1.5}, "'share'.*1.5"),
+        ({"floor": 2.5}, "'floor'.*whole numbers.*2.5"),
+        ({"member": (1.5, None)}, "'member' meets.*1.5"),
+        ({"children": 1.5}, "'children'.*whole numbers.*1.5"),
+        ({"age": None}, "'age'"),
+        ({"age": "old"}, "'age'"),
+    ],
+    ids=str,
+)
+def test_conditions_that_no_row_can_meet_are_refused(
+    conditions: dict[Any, Any], words: str
+) -> None:
+    model, *_ = mixed()
+    with pytest.raises(ValueError, match=words):
+        model.sample(5, conditions=conditions, random_state=0)
+
+
+def test_conditions_are_a_dict() -> None:
+    model, *_ = mixed()
+    with pytest.raises(TypeError, match=r"conditions is a dict.*got list"):
+        model.sample(5, conditions=[("town", "Ulm")])
+
+
+def test_few_fitting_codes_are_told_of() -> None:
+    model, mean, cov = normal()
+    std = np.sqrt(np.diag(cov))
+    # Each of two related columns can be far out, but hardly on opposite sides.
+    far = {"a": mean[0] + 30.0 * std[0], "b": (mean[1] - 31.0 * std[1], None)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.sample(500, random_state=0, conditions={"a": (mean[0], None)})
+        model.sample(500, random_state=0, conditions=far)
+    from skvae.estimators._conditions import warn_of_few
+
+    with pytest.warns(UserWarning, match="500 rows were drawn from about 7"):
+        warn_of_few(7.2, 500)
+
+
+def test_no_condition_is_none() -> None:
+    model, *_ = mixed()
+    free = model.sample(5, random_state=0)
+    pd.testing.assert_frame_equal(model.sample(5, 0, conditions={}), free)
+    same = [model.sample(5, 0, conditions={"town": "Ulm"}) for _ in range(2)]
+    pd.testing.assert_frame_equal(*same)
