@@ -57,13 +57,61 @@ def code_conditions(schema: Schema, conditions: Mapping[Any, Any]) -> Conditions
         if isinstance(wanted, tuple):
             low[place], high[place] = _range(schema, j, place, key, wanted)
         else:
-            values = (
-                wanted
-                if isinstance(wanted, Iterable) and not isinstance(wanted, str)
-                else [wanted]
-            )
-            members[place] = _coded(schema, j, place, key, list(values))
+            members[place] = _coded(schema, j, place, key, _listed(wanted))
     return Conditions(low, high, members)
+
+
+def keep_conditions(
+    schema: Schema,
+    conditions: Mapping[Any, Any],
+    rows: RawTable,
+    source: np.random.Generator,
+) -> None:
+    """Bring drawn cells to what is wanted where their codes say less, or round.
+
+    Parameters
+    ----------
+    schema : Schema
+    conditions : mapping
+        That `code_conditions` took.
+    rows : RawTable
+        Drawn under them; its cells are replaced.
+    source : numpy.random.Generator
+    """
+    coded_place = {int(j): place for place, j in enumerate(schema.active)}
+    for key, wanted in conditions.items():
+        j = _position(schema, key)
+        if j not in coded_place:
+            continue
+        place, is_range = coded_place[j], isinstance(wanted, tuple)
+        if not schema.levels[place]:
+            x = rows.numbers[:, j]
+            known = _raw(schema, j, _listed(wanted)).numbers[:, j]
+            if is_range:
+                x[:] = np.fmin(np.fmax(x, known[0]), known[1])  # NaN is open
+            else:
+                x[:] = known[np.abs(x[:, None] - known).argmin(axis=1)]
+        elif not is_range:
+            _draw_members(schema, j, place, _listed(wanted), rows, source)
+
+
+def _draw_members(
+    schema: Schema,
+    j: int,
+    place: int,
+    wanted: list[Any],
+    rows: RawTable,
+    source: np.random.Generator,
+) -> None:
+    """Draw again the cells whose code is wanted for some of its levels alone."""
+    levels = _raw(schema, j, wanted)
+    share = np.exp(schema.log_jacobian(levels)[:, place])
+    codes, drawn = (schema.encode(raw)[:, place] for raw in (levels, rows))
+    for code in np.unique(codes[share < 1.0]):
+        own, at = np.flatnonzero(codes == code), np.flatnonzero(drawn == code)
+        p = share[own] / share[own].sum()
+        cells = levels.column(j)[source.choice(own, len(at), p=p)]
+        (rows.text[j] if j in rows.text else rows.numbers[:, j])[at] = cells
 
 
 def warn_of_few(effective_size: float, n_samples: int) -> None:
@@ -76,6 +124,11 @@ def warn_of_few(effective_size: float, n_samples: int) -> None:
             UserWarning,
             stacklevel=3,
         )
+
+
+def _listed(wanted: Any) -> list[Any]:
+    single = isinstance(wanted, str) or not isinstance(wanted, Iterable)
+    return [wanted] if single else list(wanted)
 
 
 def _position(schema: Schema, key: Any) -> int:

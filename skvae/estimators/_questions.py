@@ -12,7 +12,7 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._backend import fresh_seed
-from skvae.estimators._conditions import code_conditions, warn_of_few
+from skvae.estimators._conditions import code_conditions, keep_conditions, warn_of_few
 from skvae.estimators._fitted import Fitted
 from skvae.estimators._tables import in_blocks
 from skvae.inference.explanation import contributions
@@ -274,7 +274,9 @@ class Questions(Fitted):
             warn_of_few(effective_size, n_samples)
         else:
             coded = sample_rows(self._model, n_samples, seed)
-        values = self._schema.decode(coded, source=np.random.default_rng(seed))
+        source = np.random.default_rng(seed)
+        values = self._schema.decode(coded, source=source)
+        keep_conditions(self._schema, conditions or {}, values, source)
         return self._container.restore(values)
 
     # -- keeping it --------------------------------------------------------------

@@ -65,12 +65,6 @@ TABLES = [
         TypeError,
     ),
     Case(
-        "a column of bytes",
-        lambda: pd.DataFrame({"a": [b"x", b"y"] * 9}),
-        "argument must be a string or a number.*b'x'",
-        TypeError,
-    ),
-    Case(
         "a name twice",
         lambda: pd.DataFrame(table(), columns=list("abca")),
         "different names.*'a'.*rename",
@@ -88,12 +82,6 @@ TABLES = [
     Case("complex", lambda: table() + 1j, "Complex data not supported"),
     Case("ragged", lambda: [[1.0, 2.0], [3.0], [4.0, 5.0]], "inhomogeneous"),
     Case("sparse", lambda: scipy.sparse.csr_array(table()), "[Ss]parse", TypeError),
-    Case(
-        "sparse, asked to be counts",
-        lambda: scipy.sparse.csr_array(table()),
-        "poisson column.*column 0 holds such values as",
-        params={"likelihood": "poisson"},
-    ),
     Case("three dimensions", lambda: np.zeros((4, 3, 2)), "dim 3"),
     Case("one dimension", lambda: np.arange(5.0), "Reshape your data"),
     Case("a number", lambda: 3.0, "Expected 2D array, got scalar"),

@@ -99,6 +99,9 @@ def test_a_range_gives_the_truncated_normal(ends: tuple[Any, Any]) -> None:
         infinite if end is None else end for end, infinite in zip(ends, (-1e9, 1e9))
     )
     assert rows["a"].between(low, high).all()
+    exact = model.sample(50, 0, conditions={"a": {10.1, 9.7, 11.3}, "c": (0.1, None)})
+    assert set(exact["a"]) == {10.1, 9.7, 11.3}
+    assert (exact["c"] >= 0.1).all()
     std = np.sqrt(cov[0, 0])
     law = stats.truncnorm((low - mean[0]) / std, (high - mean[0]) / std, mean[0], std)
     # Several rows may share a code: the bound is that of a quarter as many rows.
@@ -204,10 +207,28 @@ def test_few_fitting_codes_are_told_of() -> None:
         warnings.simplefilter("error")
         model.sample(500, random_state=0, conditions={"a": (mean[0], None)})
         model.sample(500, random_state=0, conditions=far)
-    from skvae.estimators._conditions import warn_of_few
+    # The codes of 64 corners lie far apart: the draws find few of them.
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 6)) @ rng.normal(size=(6, 8))
+    several = VAETransformer(6, **LINEAR).fit(X + 0.1 * rng.normal(size=X.shape))
+    corners = {j: {-4.0, 4.0} for j in range(6)}
+    with pytest.warns(UserWarning, match="500 rows were drawn from about") as caught:
+        rows = several.sample(500, random_state=0, conditions=corners)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert set(np.abs(rows[:, :6]).ravel()) == {4.0}
 
-    with pytest.warns(UserWarning, match="500 rows were drawn from about 7"):
-        warn_of_few(7.2, 500)
+
+def test_infrequent_levels_are_drawn_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    town = np.repeat(["A", "B", "c", "d", "e"], [60, 40, 8, 4, 2])
+    number = pd.Categorical(np.repeat([10, 20, 30, 40], [60, 40, 10, 4]))
+    frame = pd.DataFrame({"town": town, "x": rng.normal(size=114), "n": number})
+    model = VAETransformer(1, max_categories=3, **LINEAR).fit(frame)
+    drawn = model.sample(3000, 0, conditions={"town": ["c", "e"], "n": 40})
+    assert set(drawn["town"]) == {"c", "e"}
+    assert set(drawn["n"]) == {40}
+    assert (drawn["town"] == "c").mean() == pytest.approx(0.8, abs=0.04)
 
 
 def test_no_condition_is_none() -> None:
