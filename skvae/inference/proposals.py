@@ -9,12 +9,14 @@ Codes are sought in units u of the prior's Gaussian, z = at(u), where p(u) = N(0
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
 from skvae.model.latent import LatentModel
 from skvae.model.networks import REACH, SLOPES
-from skvae.model.priors import StandardNormal
+from skvae.model.priors import StandardNormal, log_det
 from skvae.model.terms import Terms, defended
 
 # Steps to the mode; the first is exact where all is linear and Gaussian.
@@ -99,20 +101,41 @@ def terms_around(
 def _mode(model: LatentModel, x: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
     """Mode of u given the observed cells, lower factor of the precision there.
 
-    Each row takes Gauss-Newton steps, those that do not lower the joint density, until
-    one is too short to matter.
+    Far from a cell, a heavy tail hardly pulls: the search from the prior's mean may end
+    where a precise cell counts as an outlier. Where there are such tails it begins at
+    the mode under normal ones too, and the likelier of the two regions is kept (by
+    Laplace's approximation of its probability).
 
     Returns
     -------
     mode : Tensor of shape (members, rows, components)
     factor : Tensor of shape (members, rows, components, components)
     """
-    members, n_rows = model.n_members, len(x)
-    x, observed = (part.expand(members, -1, -1) for part in (x, observed))
-    start = x.new_zeros(members, n_rows, model.n_components)
-    found = [start, *_newton(model, start, x, observed)]
+    start = x.new_zeros(model.n_members, len(x), model.n_components)
+    mode, factor, joint = _climb(model, start, x, observed)
+    light = model.likelihood.light_tailed()
+    if light is model.likelihood:
+        return mode, factor
+    lightly = copy.copy(model)
+    lightly.likelihood = light
+    start, _, _ = _climb(lightly, start, x, observed)
+    other, other_factor, other_joint = _climb(model, start, x, observed)
+    better = other_joint - log_det(other_factor) > joint - log_det(factor)
+    mode = torch.where(better[..., None], other, mode)
+    return mode, torch.where(better[..., None, None], other_factor, factor)
+
+
+def _climb(
+    model: LatentModel, start: Tensor, x: Tensor, observed: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mode of u near a start, factor of the precision and log joint density there.
+
+    Each row takes Gauss-Newton steps, those that do not lower the joint density, until
+    one is too short to matter.
+    """
+    found = [start.clone(), *_newton(model, start, x, observed)]
     found.append(torch.ones_like(found[3]))
-    rows = torch.arange(n_rows, device=x.device)
+    rows = torch.arange(len(x), device=x.device)
     for _ in range(_STEPS):
         rows = rows[(found[4][:, rows] > _SETTLED).any(0)]
         if not len(rows):
@@ -120,17 +143,17 @@ def _mode(model: LatentModel, x: Tensor, observed: Tensor) -> tuple[Tensor, Tens
         old = [part[:, rows] for part in found]
         mode, step, _, joint, gain, rate = old
         tried = mode + rate[..., None] * step
-        new = [tried, *_newton(model, tried, x[:, rows], observed[:, rows])]
+        new = [tried, *_newton(model, tried, x[rows], observed[rows])]
         # Within rounding is as good: the last steps are taken in any company.
         slack = 10.0 * torch.finfo(x.dtype).eps * (1.0 + joint.abs())
         moving = gain > _SETTLED
         better = moving & (new[3] > joint - slack)
-        new.append((_LONGER * rate).clamp(max=1.0))
+        new.append(torch.ones_like(rate))
         old[5] = torch.where(moving, _SHORTER * rate, rate)
         for all_rows, after, before in zip(found, new, old, strict=True):
             kept = better.view(*better.shape, *[1] * (after.dim() - 2))
             all_rows[:, rows] = torch.where(kept, after, before)
-    return found[0], found[2]
+    return found[0], found[2], found[3]
 
 
 def _newton(
@@ -153,6 +176,7 @@ def _newton(
     z = model.prior.at(unit)
     location, log_scale = (part[:, 0] for part in model.decode(z[:, None]))
     log_scale = log_scale.expand(*location.shape[:2], -1)
+    x = x.expand(*location.shape[:2], -1)
     log_px = x.new_empty(*location.shape[:2], x.shape[-1])
     out = log_px, torch.empty_like(location), x.new_empty(log_scale.shape)
     model.likelihood.differentiate((location, log_scale), x, out, observed)

@@ -50,7 +50,7 @@ class VerdictDisplay(Display):
     >>> detector = VAEAnomalyDetector(n_components=2, random_state=0).fit(X)
     >>> display = VerdictDisplay.from_estimator(detector, X)
     >>> display.expected.shape
-    (13,)
+    (12,)
     """
 
     def __init__(

@@ -29,6 +29,9 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "multinomial": Multinomial,
 }
 
+# Of a kind with heavy tails, the one with normal tails and the same parameters.
+_LIGHT = {"student_t": "gaussian"}
+
 
 @dataclass(frozen=True)
 class _Block:
@@ -111,6 +114,15 @@ class TableLikelihood:
         )
         return TableLikelihood(
             self.kinds, floor, self.levels, centre, scale, self.trials
+        )
+
+    def light_tailed(self) -> TableLikelihood:
+        """The same with normal tails; itself where no tail is heavy."""
+        kinds = tuple(_LIGHT.get(kind, kind) for kind in self.kinds)
+        if kinds == self.kinds:
+            return self
+        return TableLikelihood(
+            kinds, self.floor, self.levels, self.centre, self.scale, self.trials
         )
 
     # -- density -----------------------------------------------------------------
