@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from skvae.estimators._fitted import Fitted
-from skvae.estimators._tables import FLOATS, in_blocks
+from skvae.estimators._tables import FLOATS, PRESERVED_DTYPES, in_blocks
 from skvae.inference.generation import decode_codes
 from skvae.inference.scoring import posterior_of
 from skvae.table.raw import RawTable
@@ -80,6 +81,12 @@ class Codes(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitted):
             )
         coded = decode_codes(self._model_for(codes.dtype), codes)
         return self._container.restore(self._schema.decode(coded))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        # TransformerMixin has just made them afresh.
+        tags.transformer_tags.preserves_dtype = list(PRESERVED_DTYPES)
+        return tags
 
     @property
     def _n_features_out(self) -> int:

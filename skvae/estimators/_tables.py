@@ -19,6 +19,9 @@ FLOATS = (np.float64, np.float32)
 _BLOCK_ROWS = 16_384
 _SPARSE = ("csr", "csc")
 
+# What scikit-learn is told of the numbers that `transform` returns.
+PRESERVED_DTYPES = ["float64", "float32"]
+
 
 def read_table(
     estimator: BaseEstimator, X: Any, *, reset: bool, min_rows: int = 1

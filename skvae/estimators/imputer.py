@@ -6,10 +6,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import TransformerMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from skvae.estimators._base import BaseVAE, Training
 from skvae.estimators._parameters import documented
+from skvae.estimators._tables import PRESERVED_DTYPES
 from skvae.model.latent import LatentModel
 from skvae.training.history import History
 
@@ -194,6 +196,12 @@ class VAEImputer(TransformerMixin, BaseVAE):
             return names
         flags = [f"missingindicator_{names[j]}" for j in self.indicator_features_]
         return np.concatenate([names, np.array(flags, dtype=object)])
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        # TransformerMixin has just made them afresh.
+        tags.transformer_tags.preserves_dtype = list(PRESERVED_DTYPES)
+        return tags
 
     def _fitted(
         self,
