@@ -31,6 +31,8 @@ SCORE_NAMES = {
     "elbo": "evidence lower bound, nats",
     "reconstruction_probability": "reconstruction log-probability, nats",
     "reconstruction": "minus squared error, scaled units",
+    "tempered_elbo": "tempered lower bound, nats",
+    "neighbours": "log-probability less code distance, nats",
 }
 
 # Up to so many different labels are colours with names; more are a scale.
@@ -573,7 +575,8 @@ class LossDisplay(_Display):
 
 
 def _score_name(estimator: Estimator) -> str:
-    return SCORE_NAMES[getattr(estimator, "anomaly_score", "log_likelihood")]
+    settled = estimator._settled
+    return SCORE_NAMES[settled.get("anomaly_score", "log_likelihood")]
 
 
 def _one_a_row(values: Any, n_rows: int, what: str) -> np.ndarray:

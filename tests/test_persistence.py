@@ -19,6 +19,7 @@ from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 
 import skvae
 from skvae import EpochMonitor, VAEAnomalyDetector, VAETransformer
+from skvae.inference.neighbours import Neighbours
 from skvae.persistence import _BLANK, _digest
 
 # Such small tables let some fits warn, which is not what is tested here.
@@ -132,6 +133,10 @@ def test_every_fitted_attribute_comes_back(
         if isinstance(value, np.ndarray):
             assert_array_equal(vars(again)[name], value, strict=True)
             assert vars(again)[name].flags.writeable
+        elif isinstance(value, Neighbours):
+            assert_array_equal(vars(again)[name].codes, value.codes, strict=True)
+            assert vars(again)[name].members == value.members
+            assert vars(again)[name].weight == value.weight
         elif name != "_model":
             assert vars(again)[name] == value, name
 

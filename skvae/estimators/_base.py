@@ -23,12 +23,14 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from skvae._backend import fresh_seed, sample_positions
 from skvae._version import __version__
 from skvae.estimators._callbacks import CallbackSupportMixin, FitTask
-from skvae.estimators._parameters import CONSTRAINTS, resolve_settings
+from skvae.estimators._parameters import CONSTRAINTS, Defaults, resolve_settings
 from skvae.estimators._questions import FLOATS, Questions, encode
 from skvae.inference.explanation import contributions
-from skvae.inference.scoring import draw_bank, read
+from skvae.inference.neighbours import Neighbours, aggregate_posterior
+from skvae.inference.scoring import Score, draw_bank, read
 from skvae.model.closed_form import dependent_columns
 from skvae.model.latent import LatentModel
+from skvae.model.priors import AggregatePosterior, StandardNormal
 from skvae.model.terms import Terms
 from skvae.table.containers import Container
 from skvae.table.schema import Schema
@@ -77,12 +79,6 @@ class BaseVAE(
     _doc_link_template = (
         "https://skvae.readthedocs.io/en/stable/reference/skvae.{estimator_name}.html"
     )
-
-    # What "auto" is, where the estimators differ.
-    _continuous: ClassVar[str]
-    _scaling: ClassVar[str]
-    _noise: ClassVar[str]
-    _max_steps: ClassVar[int]
 
     _architecture: dict[str, Any]
     n_features_in_: int
@@ -154,9 +150,15 @@ class BaseVAE(
         self.warm_start = warm_start
         self.verbose = verbose
 
-    @staticmethod
-    def _default_components(n_columns: int) -> int:
+    @property
+    def _defaults(self) -> Defaults:
+        """What "auto" is for this estimator."""
         raise NotImplementedError
+
+    @property
+    def _settled(self) -> dict[str, Any]:
+        """The parameters without those "auto" that no table is needed for."""
+        return self._defaults.settle(self.get_params(deep=False))
 
     # -- fitting -----------------------------------------------------------------
 
@@ -206,7 +208,7 @@ class BaseVAE(
                 training.settings,
                 training.seed,
                 validation=validation,
-                model=self._model if go_on else None,
+                model=self._last_model() if go_on else None,
                 on_epoch=self._observer(training, task),
             )
             fitted = self._fitted(training, fit.model, fit.history, fit.held_out)
@@ -247,7 +249,7 @@ class BaseVAE(
                 training.settings,
                 training.seed,
                 n_epochs=n_epochs,
-                model=self._model if go_on else None,
+                model=self._last_model() if go_on else None,
                 moments=getattr(self, "_moments", None) if go_on else None,
             )
             earlier = list(self.loss_curve_) if go_on else []
@@ -256,6 +258,12 @@ class BaseVAE(
             fitted["loss_curve_"] = earlier + fitted["loss_curve_"]
             self.__dict__.update(fitted, _moments=moments)
         return self
+
+    def _last_model(self) -> LatentModel:
+        """The last fit's model, under the prior that training goes by."""
+        if isinstance(self._model.prior, AggregatePosterior):
+            return self._model.with_prior(StandardNormal())
+        return self._model
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -296,12 +304,10 @@ class BaseVAE(
         active = [schema.columns[j] for j in schema.active]
         scale = np.array([column.scale for column in active])
         settings = resolve_settings(
-            self.get_params(deep=False),
+            self._settled,
             kinds=schema.kinds,
             n_rows=len(table),
-            n_components=self._default_components(len(active)),
-            max_steps=self._max_steps,
-            noise=self._noise,
+            defaults=self._defaults,
         )
         if go_on:
             self._check_same_architecture(settings)
@@ -332,9 +338,9 @@ class BaseVAE(
             table,
             names=names,
             likelihood=self.likelihood,
-            continuous=self._continuous,
+            continuous=self._defaults.continuous,
             sample_weight=weight,
-            scaling=self._scaling,
+            scaling=self._defaults.scaling,
         )
         if not len(schema.active):
             raise ValueError(
@@ -386,7 +392,10 @@ class BaseVAE(
         bank = draw_bank(self.n_score_samples, settings.n_components, training.seed)
         part = sample_positions(len(training.table), _SUMMARY_ROWS, training.seed)
         summary = _summary(model, training.coded.values[part])
-        score = self._score
+        learned = np.delete(training.coded.values, held_out, axis=0)
+        if self._settled["prior"] == "aggregate":
+            model.prior = aggregate_posterior(model, learned, training.seed)
+        score = self._learn_score(model, learned, training)
         contribution = np.zeros(len(schema.columns))
         weight = training.coded.weight
         contribution[schema.active] = np.average(
@@ -402,6 +411,7 @@ class BaseVAE(
             "_container": training.container,
             "_model": model,
             "_bank": bank,
+            "_neighbours": score if isinstance(score, Neighbours) else None,
             "_architecture": {name: getattr(settings, name) for name in _ARCHITECTURE},
             "_mean_contributions": contribution,
             "base_score_": float(contribution.sum()),
@@ -418,6 +428,12 @@ class BaseVAE(
             "n_active_components_": int((summary.spread > _ACTIVE_VARIANCE).sum()),
             "device_": str(settings.device),
         }
+
+    def _learn_score(
+        self, model: LatentModel, coded: np.ndarray, training: Training
+    ) -> Score:
+        """What `score_samples` is to give, learned from the rows trained on."""
+        return self._score
 
     def _warn(self, training: Training) -> None:
         """Say what a user may want to act on."""

@@ -18,6 +18,7 @@ from skvae.inference.generation import decode_codes, sample_rows
 from skvae.inference.imputation import conditional_draws, conditional_mean
 from skvae.inference.scoring import SCORES, Score, read, score_rows
 from skvae.model.latent import LatentModel
+from skvae.model.priors import AggregatePosterior, StandardNormal
 from skvae.model.terms import Terms
 from skvae.table.containers import Container
 from skvae.table.schema import Schema
@@ -255,7 +256,10 @@ class Questions(TransformerMixin):
         sampling-importance-resampling.
         """
         table = self._check(X, finite="allow-nan")
+        # Its draws are laid around the mode under the prior that training goes by.
         model, coded = self._model_for(table), self._encode(table)
+        if isinstance(model.prior, AggregatePosterior):
+            model = model.with_prior(StandardNormal())
         if n_imputations is None:
             means = conditional_mean(model, coded, self._bank)
             discrete = [kind == "bernoulli" for kind in self._schema.kinds]

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from skvae.estimators._base import BaseVAE
-from skvae.estimators._parameters import documented
+from skvae.estimators._parameters import Defaults, documented
+
+_DEFAULTS = Defaults(
+    continuous="gaussian",
+    scaling="standard",
+    noise="network",
+    max_steps=5000,
+    n_components=lambda n_columns: min((n_columns + 1) // 2, 32),
+    hidden=lambda n_columns: (256, 128) if n_columns >= 200 else (64, 64),
+)
 
 
 @documented("transformer")
@@ -48,11 +57,6 @@ class VAETransformer(BaseVAE):
     >>> vae.sample(3, random_state=0).shape
     (3, 13)
     """
-
-    _continuous: ClassVar[str] = "gaussian"
-    _scaling: ClassVar[str] = "standard"
-    _noise: ClassVar[str] = "network"
-    _max_steps: ClassVar[int] = 5000
 
     def __init__(
         self,
@@ -121,6 +125,6 @@ class VAETransformer(BaseVAE):
             verbose=verbose,
         )
 
-    @staticmethod
-    def _default_components(n_columns: int) -> int:
-        return min((n_columns + 1) // 2, 32)
+    @property
+    def _defaults(self) -> Defaults:
+        return _DEFAULTS

@@ -52,12 +52,15 @@ class Score(ABC):
         the coding belongs to it.
     has_draws : bool
         Whether it averages over draws; else it reads the posterior mean.
+    most_draws : int or None
+        Draws beyond which it gains nothing worth their cost; None: takes all.
     weighs_draws : bool
         Whether it weighs them by importance, whatever density they came from.
     """
 
     has_units: ClassVar[bool] = True
     has_draws: ClassVar[bool] = True
+    most_draws: ClassVar[int | None] = None
     weighs_draws: ClassVar[bool] = False
 
     @abstractmethod
@@ -104,6 +107,21 @@ class Elbo(ReconstructionProbability):
         return terms.log_weight.mean((0, 1))
 
 
+class TemperedElbo(ReconstructionProbability):
+    """The bound with a lower price on the code.
+
+    A code is as long as the columns are many, and its price adds their estimation
+    errors: at full price it drowns the cells of a row that the decoder can't rebuild.
+    """
+
+    most_draws: ClassVar[int] = 4
+    price: ClassVar[float] = 0.3
+
+    def rows(self, terms: Terms) -> Tensor:
+        latent = (terms.log_pz - terms.log_qz).mean((0, 1))
+        return super().rows(terms) + self.price * latent
+
+
 class Reconstruction(Score):
     """Minus the squared error of the reconstruction, in coded units."""
 
@@ -124,6 +142,7 @@ class Reconstruction(Score):
 SCORES: dict[str, Score] = {
     "log_likelihood": LogLikelihood(),
     "elbo": Elbo(),
+    "tempered_elbo": TemperedElbo(),
     "reconstruction_probability": ReconstructionProbability(),
     "reconstruction": Reconstruction(),
 }
@@ -189,7 +208,7 @@ def read_score(
     reading: Callable[[Terms], Sequence[Tensor]],
 ) -> tuple[np.ndarray, ...]:
     """Read the terms as this score wants its draws."""
-    used = bank if score.has_draws else None
+    used = bank[: score.most_draws] if score.has_draws else None
     n_prior = len(bank) // DEFENSIVE if score.weighs_draws else 0
     return read(model, coded, used, reading, n_prior=n_prior)
 

@@ -13,7 +13,12 @@ from skvae._backend import generator
 from skvae.model.likelihoods import Params, TableLikelihood
 from skvae.model.linear import LinearGaussian
 from skvae.model.networks import Network, Parameters
-from skvae.model.priors import FullNormal, Prior, StandardNormal
+from skvae.model.priors import (
+    AggregatePosterior,
+    FullNormal,
+    Prior,
+    StandardNormal,
+)
 from skvae.model.terms import Terms
 
 # exp() of these stays far inside float32, and no posterior is that sharp or broad.
@@ -133,6 +138,12 @@ class LatentModel:
             params,
             self.prior,
         )
+
+    def with_prior(self, prior: Prior) -> LatentModel:
+        """The same model under another density of the codes."""
+        model = self.with_params(self.params)
+        model.prior = prior
+        return model
 
     # -- starting values ---------------------------------------------------------
 
@@ -357,6 +368,9 @@ class LatentModel:
         if isinstance(self.prior, FullNormal):
             arrays["prior_mean"] = self.prior.mean
             arrays["prior_cholesky"] = self.prior.cholesky
+        elif isinstance(self.prior, AggregatePosterior):
+            arrays["prior_codes"] = self.prior.mean
+            arrays["prior_log_variance"] = self.prior.log_variance
         return spec, {name: a.detach().cpu().numpy() for name, a in arrays.items()}
 
     @classmethod
@@ -375,6 +389,11 @@ class LatentModel:
             model.prior = FullNormal(
                 torch.tensor(arrays["prior_mean"]),
                 torch.tensor(arrays["prior_cholesky"]),
+            )
+        elif "prior_codes" in arrays:
+            model.prior = AggregatePosterior(
+                torch.tensor(arrays["prior_codes"]),
+                torch.tensor(arrays["prior_log_variance"]),
             )
         return model
 
