@@ -20,6 +20,7 @@ from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 
 import skvae
 from skvae import EpochMonitor, VAEAnomalyDetector, VAEImputer, VAETransformer
+from skvae.inference.neighbours import Neighbours
 from skvae.persistence import _BLANK, _digest
 
 # Such small tables let some fits warn, which is not what is tested here.
@@ -162,6 +163,9 @@ def test_every_fitted_attribute_comes_back(
         elif name == "categories_":
             for own, other in zip(vars(again)[name], value, strict=True):
                 assert_array_equal(own, other)
+        elif isinstance(value, Neighbours):
+            assert_array_equal(vars(again)[name].codes, value.codes, strict=True)
+            assert vars(again)[name].weight == value.weight
         elif name != "_model":
             assert vars(again)[name] == value, name
 

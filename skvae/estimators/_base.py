@@ -21,7 +21,12 @@ from skvae._backend import fresh_seed, sample_positions
 from skvae._version import __version__
 from skvae.estimators._callbacks import CallbackSupportMixin, FitTask
 from skvae.estimators._fitted import encode
-from skvae.estimators._parameters import CONSTRAINTS, counts_only, resolve_settings
+from skvae.estimators._parameters import (
+    CONSTRAINTS,
+    Defaults,
+    counts_only,
+    resolve_settings,
+)
 from skvae.estimators._questions import Questions
 from skvae.estimators._summary import (
     at_floor,
@@ -31,8 +36,10 @@ from skvae.estimators._summary import (
 )
 from skvae.estimators._tables import read_table
 from skvae.inference.explanation import contributions
-from skvae.inference.scoring import draw_bank
+from skvae.inference.neighbours import Neighbours, aggregate_posterior
+from skvae.inference.scoring import Score, draw_bank
 from skvae.model.latent import LatentModel
+from skvae.model.priors import AggregatePosterior, StandardNormal
 from skvae.table.containers import Container
 from skvae.table.raw import RawTable
 from skvae.table.schema import Schema
@@ -98,12 +105,6 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
     _doc_link_template = (
         "https://skvae.readthedocs.io/en/stable/reference/skvae.{estimator_name}.html"
     )
-
-    # What "auto" is, where the estimators differ.
-    _continuous: ClassVar[str]
-    _scaling: ClassVar[str]
-    _noise: ClassVar[str]
-    _max_steps: ClassVar[int]
 
     _architecture: dict[str, Any]
     n_features_in_: int
@@ -183,9 +184,15 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         self.warm_start = warm_start
         self.verbose = verbose
 
-    @staticmethod
-    def _default_components(n_columns: int) -> int:
+    @property
+    def _defaults(self) -> Defaults:
+        """What "auto" is for this estimator."""
         raise NotImplementedError
+
+    @property
+    def _settled(self) -> dict[str, Any]:
+        """The parameters without those "auto" that no table is needed for."""
+        return self._defaults.settle(self.get_params(deep=False))
 
     # -- fitting -----------------------------------------------------------------
 
@@ -239,7 +246,7 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
                 training.settings,
                 training.seed,
                 validation=validation,
-                model=self._model if go_on else None,
+                model=self._last_model() if go_on else None,
                 on_epoch=self._observer(training, task),
             )
             fitted = self._fitted(training, fit.model, fit.history, fit.held_out)
@@ -280,7 +287,7 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
                 training.settings,
                 training.seed,
                 n_epochs=n_epochs,
-                model=self._model if go_on else None,
+                model=self._last_model() if go_on else None,
                 moments=getattr(self, "_moments", None) if go_on else None,
             )
             earlier = list(self.loss_curve_) if go_on else []
@@ -289,6 +296,12 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
             fitted["loss_curve_"] = earlier + fitted["loss_curve_"]
             self.__dict__.update(fitted, _moments=moments)
         return self
+
+    def _last_model(self) -> LatentModel:
+        """The last fit's model, under the prior that training goes by."""
+        if isinstance(self._model.prior, AggregatePosterior):
+            return self._model.with_prior(StandardNormal())
+        return self._model
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -330,13 +343,11 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         schema = self._schema if go_on else self._learn_schema(raw, names, weight)
         values = encode(schema, raw, unknown=self.handle_unknown)
         settings = resolve_settings(
-            self.get_params(deep=False),
+            self._settled,
             kinds=schema.kinds,
             n_rows=len(raw),
             holed=bool(np.isnan(values).any()),
-            n_components=self._default_components(len(schema.active)),
-            max_steps=self._max_steps,
-            noise=self._noise,
+            defaults=self._defaults,
         )
         if go_on:
             self._check_same_architecture(settings)
@@ -370,9 +381,9 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
             categorical_features=self.categorical_features,
             min_frequency=self.min_frequency,
             max_categories=self.max_categories,
-            continuous=self._continuous,
+            continuous=self._defaults.continuous,
             sample_weight=weight,
-            scaling=self._scaling,
+            scaling=self._defaults.scaling,
         )
         if not len(schema.active):
             raise ValueError(
@@ -424,8 +435,10 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         answering = self._answering(training, model)
         coded = training.coded.values[part]
         summary = summarise(model, coded)
-        parts = contributions(model, coded, answering["_bank"], self._score)
-        if self._score.has_units:
+        learned = np.delete(training.coded.values, held_out, axis=0)
+        score = self._learn_score(model, learned, training)
+        parts = contributions(model, coded, answering["_bank"], score)
+        if score.has_units:
             parts = parts + schema.log_jacobian(training.raw.take(part))
         contribution = np.zeros(len(schema.columns))
         contribution[schema.active] = np.average(
@@ -434,6 +447,7 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         validation = np.asarray(history.validation) + jacobian
         return {
             **answering,
+            "_neighbours": score if isinstance(score, Neighbours) else None,
             "_architecture": {name: getattr(settings, name) for name in _ARCHITECTURE},
             "_mean_contributions": contribution,
             "base_score_": float(contribution.sum()),
@@ -458,6 +472,10 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
     def _answering(self, training: Training, model: LatentModel) -> dict[str, Any]:
         """The attributes that answer questions; the others tell of the fit."""
         settings = training.settings
+        if self._settled["prior"] == "aggregate":
+            model.prior = aggregate_posterior(
+                model, training.coded.values, training.seed
+            )
         return {
             "_schema": training.schema,
             "_container": training.container,
@@ -468,6 +486,12 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
             "n_components_": settings.n_components,
             "device_": str(settings.device),
         }
+
+    def _learn_score(
+        self, model: LatentModel, coded: np.ndarray, training: Training
+    ) -> Score:
+        """What `score_samples` is to give, learned from the rows trained on."""
+        return self._score
 
     def _warn(self, training: Training) -> None:
         """Say what a user may want to act on."""

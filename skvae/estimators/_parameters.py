@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -17,6 +18,58 @@ from skvae.training.fit import Settings
 from skvae.training.loop import SCHEDULES, Plan
 
 T = TypeVar("T", bound=type)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What "auto" is, where the estimators and their uses differ.
+
+    Attributes
+    ----------
+    continuous, scaling, noise : str
+        Of the continuous columns.
+    max_steps : int
+    n_components : callable
+        Number of columns to number of components.
+    hidden : callable
+        Number of columns to widths of the encoder's hidden layers.
+    least_noise : float
+        Least noise of a column, a share of its scale.
+    max_batch : int
+        Most rows of a training step.
+    params : dict
+        Values of the parameters that are "auto".
+    """
+
+    continuous: str
+    scaling: str
+    noise: str
+    max_steps: int
+    n_components: Callable[[int], int]
+    hidden: Callable[[int], tuple[int, ...]]
+    least_noise: float = 0.0
+    max_batch: int = 512
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def settle(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters, those of ``params`` that are "auto" replaced."""
+        return {
+            name: self.params[name]
+            if name in self.params and value == "auto"
+            else value
+            for name, value in params.items()
+        }
+
+
+DENSITY = Defaults(
+    continuous="gaussian",
+    scaling="standard",
+    noise="network",
+    max_steps=5000,
+    n_components=lambda n_columns: min((n_columns + 1) // 2, 32),
+    hidden=lambda n_columns: (256, 128) if n_columns >= 200 else (64, 64),
+)
+"""Of a description of a table that is trusted."""
 
 # Below this, held-out rows are too few to tell whether training helped.
 _FEW_ROWS = 50
@@ -50,7 +103,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "beta": [Interval(Real, 0, None, closed="left")],
     "kl_warmup": [Interval(Real, 0, 1, closed="both")],
     "free_bits": [Interval(Real, 0, None, closed="left")],
-    "prior": [StrOptions({"normal"})],
+    "prior": [StrOptions({"normal", "aggregate"})],
     "n_importance_samples": [Interval(Integral, 1, None, closed="left"), _AUTO],
     "alpha": [Interval(Real, 0, None, closed="left")],
     "l1_ratio": [Interval(Real, 0, 1, closed="both")],
@@ -96,16 +149,16 @@ noise : {{"auto", "shared", "column", "network"}}, default="auto"
     of the code ("network"). {auto_noise}
 hidden_layer_sizes : int, array-like of int or "auto", default="auto"
     Widths of the encoder's hidden layers; the decoder mirrors them. None at all, (),
-    leaves a linear model. "auto" is (64, 64), and (256, 128) from 200 columns.
+    leaves a linear model. "auto" is {auto_hidden}.
 activation : str, default="silu"
     Of the hidden layers: "relu", "silu", "gelu", "elu", "tanh", "softplus" or
     "logistic".
 dropout : float, default=0.0
     Share of the hidden units left out in each training step, in [0, 1).
-start : {{"linear", "random"}}, default="linear"
+start : {start_options}
     "linear" starts at the closed-form solution of the linear model (probabilistic
     PCA or factor analysis), with the networks at zero; training is kept only where it
-    beats that on held-out rows. "random" starts everywhere at random.
+    beats that on held-out rows. "random" starts everywhere at random.{mixed_start}
 variational : bool, default=True
     False trains a plain auto-encoder (deterministic codes, no KL, squared error in
     standardised units); its density is put together after training.
@@ -116,8 +169,9 @@ kl_warmup : float, default=0.0
     Share of the training steps over which the KL's weight rises from 0 to `beta`.
 free_bits : float, default=0.0
     Nats of KL that each component may spend for free (Kingma et al., 2016).
-prior : {{"normal"}}, default="normal"
-    Density of the codes.
+prior : {prior_options}
+    Density of the codes: standard normal, or with "aggregate", once training has
+    ended, the mean of the posteriors of at most 1000 training rows. {auto_prior}
 n_importance_samples : int or "auto", default="auto"
     Draws of each row in training. 1 is the ELBO, more the importance-weighted bound
     (Burda et al., 2016), that of the observed cells where others are missing (Mattei
@@ -128,7 +182,8 @@ alpha : float, default=0.01
 l1_ratio : float, default=0.0
     Share of `alpha` that is an L1 penalty; the rest is L2.
 batch_size : int or "auto", default="auto"
-    Rows of a training step; at most all. "auto" is 32 to 512, growing with the table.
+    Rows of a training step; at most all. "auto" is 32 to {auto_batch}, growing with the
+    table.
 learning_rate_init : float, default={learning_rate_init}
     Largest learning rate.
 learning_rate : {{"cosine", "constant"}}, default="cosine"
@@ -139,8 +194,7 @@ max_time : float or None, default=None
     Seconds after which training ends, at the end of a pass.
 early_stopping : bool or "auto", default="auto"
     Whether to hold out `validation_fraction` of the rows, stop once their objective
-    stops growing, and keep the best parameters. "auto" does so from 50 rows; with
-    fewer, nothing could show that training helped, and a linear start is kept as it is.
+    stops growing, and keep the best parameters. {auto_stopping}
 validation_fraction : float, default=0.1
     Share of the rows held out, at most 4096 rows; not used where `X_val` is given.
 n_iter_no_change : int, default=10
@@ -203,16 +257,33 @@ _TRANSFORMER_WORDS = {
     "ordinal for ordered categories, gaussian for\n    other numbers.",
     "auto_noise": '"auto" is "network", and "column" for a\n    plain auto-encoder.',
     "auto_max_iter": '"auto" allows eight steps a row, 20 to 5000 in all.',
+    "auto_hidden": "(64, 64), and (256, 128) from 200 columns",
+    "auto_batch": "512",
+    "auto_stopping": '"auto" does so from 50 rows; with\n    fewer, nothing could show '
+    "that training helped, and a linear start is kept as it is.",
+    "prior_options": '{"normal", "aggregate"}, default="normal"',
+    "auto_prior": "",
+    "start_options": '{"linear", "random"}, default="linear"',
+    "mixed_start": "",
     "learning_rate_init": "0.002",
     "max_grad_norm": "100.0",
 }
 _DETECTOR_WORDS = {
     **_TRANSFORMER_WORDS,
     "auto_likelihood": '"auto" is bernoulli for\n    0 and 1, categorical for text, '
-    "ordinal for ordered categories, student_t for\n    other numbers.",
+    "ordinal for ordered categories, student_t for\n    other numbers (gaussian for "
+    "novelties).",
     "auto_noise": '"auto" is "column".',
-    "auto_max_iter": '"auto" allows eight steps a row, 20 to 200\n    in all: outliers '
-    "are learned last.",
+    "auto_max_iter": '"auto" allows eight steps a row, 20 to 200\n    in all, for '
+    "outliers are learned last (300 for novelties).",
+    "auto_hidden": "(64,)",
+    "auto_batch": "128",
+    "auto_stopping": '"auto" does not:\n    training is short as it is.',
+    "prior_options": '{"auto", "normal", "aggregate"}, default="auto"',
+    "auto_prior": '\n    "auto" is "normal", for novelties "aggregate".',
+    "start_options": '{"auto", "linear", "random", "mixed"}, default="auto"',
+    "mixed_start": '\n    "mixed" starts half of the members linear, the others at '
+    'random.\n    "auto" is "mixed", for novelties "linear".',
 }
 
 
@@ -237,22 +308,19 @@ def resolve_settings(
     kinds: tuple[str, ...],
     n_rows: int,
     holed: bool,
-    n_components: int,
-    max_steps: int,
-    noise: str,
+    defaults: Defaults,
 ) -> Settings:
     """Turn parameters into what a fit needs, for a table of this shape.
 
     Parameters
     ----------
     params : dict
-        The estimator's parameters.
+        The estimator's parameters, settled.
     kinds : tuple of str of length n_columns
     n_rows : int
     holed : bool
         Whether cells are missing.
-    n_components, max_steps, noise
-        What the estimator takes "auto" for.
+    defaults : Defaults
 
     Raises
     ------
@@ -260,7 +328,7 @@ def resolve_settings(
         Where two parameters contradict each other.
     """
     variational = bool(params["variational"])
-    noise = noise if params["noise"] == "auto" else params["noise"]
+    noise = defaults.noise if params["noise"] == "auto" else params["noise"]
     if not variational:
         _reject_for_autoencoder(params)
         noise = "column" if params["noise"] == "auto" else noise
@@ -274,22 +342,27 @@ def resolve_settings(
             f"has not, got free_bits={params['free_bits']} with n_importance_samples="
             f"{n_importance_samples}. Set one of them to its default."
         )
-    hidden = _hidden(params["hidden_layer_sizes"], len(kinds))
+    hidden = _hidden(params["hidden_layer_sizes"], defaults.hidden(len(kinds)))
     few = params["early_stopping"] == "auto" and n_rows < _FEW_ROWS
     held_out = 0.0
     if params["early_stopping"] and not few:
         # Two rows at least are left to learn from.
         held_out = min(float(params["validation_fraction"]), 1.0 - 2.0 / n_rows)
-    if params["n_components"] != "auto":
-        n_components = int(params["n_components"])
+    n_components = params["n_components"]
+    if n_components == "auto":
+        n_components = defaults.n_components(len(kinds))
+    n_components = int(n_components)
     batch_size = params["batch_size"]
     if batch_size == "auto":
-        batch_size = 2 ** int(np.clip(round(math.log2(n_rows / 16)), 5, 9))
+        batch_size = 2 ** max(5, round(math.log2(n_rows / 16)))
+        batch_size = min(batch_size, defaults.max_batch)
     batch_size = int(min(batch_size, n_rows))
     steps_per_epoch = max(1, math.ceil(n_rows * (1.0 - held_out) / batch_size))
     max_iter = params["max_iter"]
     if max_iter == "auto":
-        max_iter = math.ceil(int(np.clip(8 * n_rows, 20, max_steps)) / steps_per_epoch)
+        max_iter = math.ceil(
+            int(np.clip(8 * n_rows, 20, defaults.max_steps)) / steps_per_epoch
+        )
     network = Network(
         "one", len(kinds), n_components, n_components, hidden, params["activation"]
     )
@@ -301,6 +374,7 @@ def resolve_settings(
         activation=params["activation"],
         noise=noise,
         start=params["start"],
+        least_noise=defaults.least_noise,
         variational=variational,
         n_importance_samples=n_importance_samples,
         free_bits=params["free_bits"],
@@ -333,9 +407,9 @@ def counts_only(likelihood: str | dict[Any, str]) -> bool:
     return set(kinds) <= set(COUNTS) and len(kinds) > 0
 
 
-def _hidden(sizes: Any, n_columns: int) -> tuple[int, ...]:
+def _hidden(sizes: Any, default: tuple[int, ...]) -> tuple[int, ...]:
     if isinstance(sizes, str):
-        return (256, 128) if n_columns >= 200 else (64, 64)
+        return default
     widths = np.atleast_1d(np.asarray(sizes))
     if widths.ndim != 1 or any(
         not isinstance(width, Integral) or width < 1 for width in widths.tolist()

@@ -16,6 +16,8 @@ from skvae.model.terms import Terms
 from skvae.table.schema import Schema
 from skvae.training.fit import CodedTable
 
+_GRID = 2.0**26
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -42,7 +44,13 @@ def summarise(model: LatentModel, coded: np.ndarray) -> Summary:
 def coded_table(
     schema: Schema, values: np.ndarray, weight: np.ndarray | None
 ) -> CodedTable:
-    """The coded rows with what a fit has to know of their columns."""
+    """The coded rows with what a fit has to know of their columns.
+
+    Their cells are put on a grid, far finer than training's float32: a table in other
+    units, coded with other rounding errors, is then the same numbers, and training,
+    which enlarges small differences, ends in the same place.
+    """
+    values = np.rint(values * _GRID) / _GRID
     scale = schema.scale
     resolution = [schema.columns[j].resolution for j in schema.active]
     return CodedTable(

@@ -85,9 +85,9 @@ class Verdicts(BaseVAE):
     ) -> dict[str, Any]:
         fitted = super()._fitted(training, model, history, held_out)
         probe, weight = self._with(fitted), training.coded.weight
-        scores, calibration = probe._scores(training.raw, self._score), np.empty(0)
+        scores, calibration = probe._scores(training.raw, probe._score), np.empty(0)
         if training.kept is not None:
-            calibration = probe._scores(training.kept, self._score)
+            calibration = probe._scores(training.kept, probe._score)
             scores = np.concatenate([scores, calibration])
             if weight is not None and training.kept_weight is not None:
                 weight = np.concatenate([weight, training.kept_weight])

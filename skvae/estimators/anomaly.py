@@ -9,10 +9,52 @@ import numpy as np
 from sklearn.base import OutlierMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skvae.estimators._base import Training
 from skvae.estimators._codes import Codes
-from skvae.estimators._parameters import documented
+from skvae.estimators._parameters import Defaults, documented
 from skvae.estimators._verdicts import Verdicts
+from skvae.inference.neighbours import Neighbours
 from skvae.inference.scoring import SCORES, Score
+from skvae.model.latent import LatentModel
+
+_AUTO = StrOptions({"auto"})
+
+# Measured in benchmarks/quality/detector.md.
+_OUTLIERS = Defaults(
+    continuous="student_t",
+    scaling="robust",
+    noise="column",
+    max_steps=200,
+    n_components=lambda n_columns: 1 + int(np.sqrt(n_columns)),
+    hidden=lambda n_columns: (64,),
+    max_batch=128,
+    params={
+        "n_estimators": 4,
+        "start": "mixed",
+        "trim": 0.25,
+        "early_stopping": False,
+        "prior": "normal",
+        "anomaly_score": "neighbours",
+    },
+)
+_NOVELTIES = Defaults(
+    continuous="gaussian",
+    scaling="standard",
+    noise="column",
+    max_steps=300,
+    n_components=lambda n_columns: min(n_columns, 64),
+    hidden=lambda n_columns: (64,),
+    least_noise=0.1,
+    max_batch=128,
+    params={
+        "n_estimators": 1,
+        "start": "linear",
+        "trim": 0.0,
+        "early_stopping": False,
+        "prior": "aggregate",
+        "anomaly_score": "tempered_elbo",
+    },
+)
 
 
 @documented("detector")
@@ -25,22 +67,31 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
 
     Parameters
     ----------
+    novelty : bool, default=False
+        What the training table is. False: as it comes, with outliers in it; the fit is
+        robust and the members start differently. True: normal rows only; one model with
+        as many components as columns (at most 64) learns them closely, and the density
+        of their codes is its prior. It changes what "auto" is elsewhere, nothing else.
     contamination : "auto" or float, default="auto"
         Share of outliers among the training rows, in (0, 0.5]. It changes no score.
         "auto" estimates it: the excess of low scores over what the heavy tail of a
         normal table may hold.
-    n_estimators : int, default=1
-        Independently trained models whose scores are put together.
-    anomaly_score : str, default="elbo"
-        What `score_samples` gives: "log_likelihood", "elbo",
+    n_estimators : int or "auto", default="auto"
+        Independently trained models whose scores are put together. "auto" is 4, for
+        novelties 1.
+    anomaly_score : str, default="auto"
+        What `score_samples` gives: "neighbours" (log density of the cells at the code,
+        less a multiple of the code's distance to those of training rows),
+        "tempered_elbo" (the ELBO with the KL times 0.3), "log_likelihood", "elbo",
         "reconstruction_probability" (An and Cho, 2015) or "reconstruction" (minus
-        the squared error in scaled units).
-    trim : float, default=0.25
+        the squared error in scaled units). "auto" is "neighbours", for novelties
+        "tempered_elbo".
+    trim : float or "auto", default="auto"
         Share of the worst rows that each training step leaves out, and the linear
-        start too, in [0, 0.5].
+        start too, in [0, 0.5]. "auto" is 0.25, for novelties 0.
     n_components : int or "auto", default="auto"
         Number of components of the code. "auto" is one more than the root of the
-        number of columns.
+        number of columns, for novelties that number, at most 64.
     {parameters}
 
     Attributes
@@ -76,26 +127,26 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **Verdicts._parameter_constraints,
+        "novelty": ["boolean"],
         "contamination": [
             StrOptions({"auto"}),
             Interval(Real, 0, 0.5, closed="right"),
         ],
-        "n_estimators": [Interval(Integral, 1, None, closed="left")],
-        "anomaly_score": [StrOptions(set(SCORES))],
-        "trim": [Interval(Real, 0, 0.5, closed="both")],
+        "n_estimators": [Interval(Integral, 1, None, closed="left"), _AUTO],
+        "anomaly_score": [StrOptions({"auto", "neighbours", *SCORES})],
+        "trim": [Interval(Real, 0, 0.5, closed="both"), _AUTO],
+        "start": [StrOptions({"auto", "linear", "random", "mixed"})],
+        "prior": [StrOptions({"auto", "normal", "aggregate"})],
     }
-    _continuous: ClassVar[str] = "student_t"
-    _scaling: ClassVar[str] = "robust"
-    _noise: ClassVar[str] = "column"
-    _max_steps: ClassVar[int] = 200
 
     def __init__(
         self,
         *,
+        novelty: bool = False,
         contamination: float | str = "auto",
-        n_estimators: int = 1,
-        anomaly_score: str = "elbo",
-        trim: float = 0.25,
+        n_estimators: int | str = "auto",
+        anomaly_score: str = "auto",
+        trim: float | str = "auto",
         n_components: int | str = "auto",
         likelihood: str | dict[Any, str] = "auto",
         categorical_features: Any = "from_dtype",
@@ -106,12 +157,12 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         hidden_layer_sizes: Any = "auto",
         activation: str = "silu",
         dropout: float = 0.0,
-        start: str = "linear",
+        start: str = "auto",
         variational: bool = True,
         beta: float = 1.0,
         kl_warmup: float = 0.0,
         free_bits: float = 0.0,
-        prior: str = "normal",
+        prior: str = "auto",
         n_importance_samples: int | str = "auto",
         alpha: float = 0.01,
         l1_ratio: float = 0.0,
@@ -167,15 +218,28 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
             warm_start=warm_start,
             verbose=verbose,
         )
+        self.novelty = novelty
         self.contamination = contamination
         self.n_estimators = n_estimators
         self.anomaly_score = anomaly_score
         self.trim = trim
 
-    @staticmethod
-    def _default_components(n_columns: int) -> int:
-        return 1 + int(np.sqrt(n_columns))
+    _neighbours: Neighbours | None = None
+
+    @property
+    def _defaults(self) -> Defaults:
+        return _NOVELTIES if self.novelty else _OUTLIERS
 
     @property
     def _score(self) -> Score:
-        return SCORES[self.anomaly_score]
+        if self._neighbours is not None:
+            return self._neighbours
+        return SCORES[self._settled["anomaly_score"]]
+
+    def _learn_score(
+        self, model: LatentModel, coded: np.ndarray, training: Training
+    ) -> Score:
+        name = self._settled["anomaly_score"]
+        if name != "neighbours":
+            return SCORES[name]
+        return Neighbours.of(model, coded, training.seed)

@@ -10,7 +10,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from skvae.estimators._base import BaseVAE, Training
-from skvae.estimators._parameters import documented
+from skvae.estimators._parameters import DENSITY, Defaults, documented
 from skvae.estimators._tables import PRESERVED_DTYPES
 from skvae.model.latent import LatentModel
 from skvae.training.history import History
@@ -68,11 +68,6 @@ class VAEImputer(TransformerMixin, BaseVAE):
         **BaseVAE._parameter_constraints,
         "add_indicator": ["boolean"],
     }
-    _continuous: ClassVar[str] = "gaussian"
-    _scaling: ClassVar[str] = "standard"
-    _noise: ClassVar[str] = "network"
-    _max_steps: ClassVar[int] = 5000
-
     indicator_features_: np.ndarray
 
     def __init__(
@@ -152,9 +147,9 @@ class VAEImputer(TransformerMixin, BaseVAE):
         )
         self.add_indicator = add_indicator
 
-    @staticmethod
-    def _default_components(n_columns: int) -> int:
-        return min((n_columns + 1) // 2, 32)
+    @property
+    def _defaults(self) -> Defaults:
+        return DENSITY
 
     def transform(self, X: Any) -> Any:
         """Complete a table.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from skvae.estimators._base import BaseVAE
 from skvae.estimators._codes import Codes
-from skvae.estimators._parameters import documented
+from skvae.estimators._parameters import DENSITY, Defaults, documented
 
 
 @documented("transformer")
@@ -50,11 +48,6 @@ class VAETransformer(Codes, BaseVAE):
     (3, 13)
     """
 
-    _continuous: ClassVar[str] = "gaussian"
-    _scaling: ClassVar[str] = "standard"
-    _noise: ClassVar[str] = "network"
-    _max_steps: ClassVar[int] = 5000
-
-    @staticmethod
-    def _default_components(n_columns: int) -> int:
-        return min((n_columns + 1) // 2, 32)
+    @property
+    def _defaults(self) -> Defaults:
+        return DENSITY

@@ -14,7 +14,12 @@ from skvae.model.incomplete import fill
 from skvae.model.likelihoods import Params, TableLikelihood
 from skvae.model.linear import LinearGaussian
 from skvae.model.networks import Network, Parameters
-from skvae.model.priors import FullNormal, Prior, StandardNormal
+from skvae.model.priors import (
+    AggregatePosterior,
+    FullNormal,
+    Prior,
+    StandardNormal,
+)
 from skvae.model.rows import Rows
 from skvae.model.terms import Terms, defended
 
@@ -181,6 +186,12 @@ class LatentModel:
             self.flagged,
             self.filler,
         )
+
+    def with_prior(self, prior: Prior) -> LatentModel:
+        """The same model under another density of the codes."""
+        model = self.with_params(self.params)
+        model.prior = prior
+        return model
 
     # -- starting values ---------------------------------------------------------
 
@@ -458,6 +469,9 @@ class LatentModel:
         if isinstance(self.prior, FullNormal):
             arrays["prior_mean"] = self.prior.mean
             arrays["prior_cholesky"] = self.prior.cholesky
+        elif isinstance(self.prior, AggregatePosterior):
+            arrays["prior_codes"] = self.prior.mean
+            arrays["prior_log_variance"] = self.prior.log_variance
         held = {name: as_array(a) for name, a in arrays.items()}
         if self.filler is not None:
             held["filler_mean"] = self.filler.mean
@@ -483,6 +497,11 @@ class LatentModel:
             model.prior = FullNormal(
                 torch.tensor(arrays["prior_mean"]),
                 torch.tensor(arrays["prior_cholesky"]),
+            )
+        elif "prior_codes" in arrays:
+            model.prior = AggregatePosterior(
+                torch.tensor(arrays["prior_codes"]),
+                torch.tensor(arrays["prior_log_variance"]),
             )
         if "filler_mean" in arrays:
             model.filler = LinearGaussian(

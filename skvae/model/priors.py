@@ -152,6 +152,69 @@ def log_det(matrix: Tensor) -> Tensor:
     return torch.linalg.slogdet(matrix).logabsdet
 
 
+@dataclass(frozen=True)
+class AggregatePosterior(Prior):
+    """Mean of the posteriors of some training rows, one mixture for each member.
+
+    The density of the codes that decoders have learned to read, set after training
+    (Tomczak and Welling, "VAE with a VampPrior", AISTATS 2018, on why it is the best
+    prior of the ELBO). It holds codes, no rows.
+
+    Parameters
+    ----------
+    mean, log_variance : Tensor of shape (n_members, n_codes, n_components)
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density of codes (n_members, ..., n_components)."""
+        # Multiplied out, the squared distances to all codes are two matrix products;
+        # about the centre, so that little is lost to rounding.
+        centre = self.mean.mean(1, keepdim=True)
+        flat, mean = z.flatten(1, -2) - centre, self.mean - centre
+        precision = torch.exp(-self.log_variance)
+        constant = (mean.square() * precision + self.log_variance).sum(-1)
+        constant = constant + mean.shape[-1] * math.log(2.0 * math.pi)
+        distance = torch.baddbmm(constant[:, None], flat.square(), precision.mT)
+        distance.baddbmm_(flat, (mean * precision).mT, alpha=-2.0)
+        log_prob = distance.mul_(-0.5).logsumexp(-1) - math.log(mean.shape[1])
+        return log_prob.view(z.shape[:-1])
+
+    def normal(self) -> Normal:
+        """The Gaussian of the same mean and covariance."""
+        mean = self.mean.mean(1)
+        away = self.mean - mean[:, None]
+        within = torch.diag_embed(self.log_variance.exp().mean(1))
+        covariance = away.mT @ away / self.mean.shape[1] + within
+        return FullNormal(mean, torch.linalg.cholesky(covariance))
+
+    def sample(
+        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        unit = like.new_empty(shape).normal_(generator=generator)
+        size = (shape[0], math.prod(shape[1:-1]))
+        chosen = torch.randint(
+            self.mean.shape[1], size, generator=generator, device=like.device
+        )
+        return self._about(chosen, unit)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> AggregatePosterior:
+        return AggregatePosterior(
+            self.mean.to(dtype=dtype, device=device),
+            self.log_variance.to(dtype=dtype, device=device),
+        )
+
+    def _about(self, chosen: Tensor, unit: Tensor) -> Tensor:
+        """Draws of the chosen components (n_members, n_draws)."""
+        index = chosen[..., None].expand(-1, -1, unit.shape[-1])
+        mean = self.mean.expand(len(unit), -1, -1).gather(1, index)
+        spread = (0.5 * self.log_variance.expand(len(unit), -1, -1)).exp()
+        codes = mean + spread.gather(1, index) * unit.flatten(1, -2)
+        return codes.view_as(unit)
+
+
 def normal_log_prob(unit: Tensor, log_variance: Tensor) -> Tensor:
     """Log density of N(m, v) at m + unit * sqrt(v), elementwise."""
     return -0.5 * (unit.square() + log_variance + math.log(2.0 * math.pi))

@@ -20,6 +20,8 @@ SCORE_NAMES = {
     "elbo": "evidence lower bound, nats",
     "reconstruction_probability": "reconstruction log-probability, nats",
     "reconstruction": "minus squared error, scaled units",
+    "tempered_elbo": "tempered lower bound, nats",
+    "neighbours": "log-probability less code distance, nats",
 }
 
 # Scores this many interquartile ranges below the median share the end of a scale, so
@@ -50,7 +52,8 @@ class Display:
 
 def score_name(estimator: Estimator) -> str:
     """What `score_samples` of an estimator gives, with its unit."""
-    return SCORE_NAMES[getattr(estimator, "anomaly_score", "log_likelihood")]
+    settled = estimator._settled
+    return SCORE_NAMES[settled.get("anomaly_score", "log_likelihood")]
 
 
 def one_a_row(values: Any, n_rows: int, what: str) -> np.ndarray:

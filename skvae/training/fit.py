@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -30,6 +31,9 @@ _LEAST_SPREAD = 1e-4
 # Random draws are keyed on the epoch's number; those of epoch 0 are the start's.
 FIRST_EPOCH = 1
 
+# Of the members with mixed starts.
+_LINEAR_SHARE = 0.5
+
 # Held-out rows beyond these tell nothing more about when to stop.
 _MAX_HELD_OUT = 4096
 
@@ -44,7 +48,9 @@ class Settings:
     hidden : tuple of int
     activation : str
     noise : {"shared", "column", "network"}
-    start : {"linear", "random"}
+    start : {"linear", "random", "mixed"}
+    least_noise : float
+        Least noise of a column, a share of its scale.
     variational : bool
     n_importance_samples : int
     free_bits, alpha, l1_ratio : float
@@ -63,6 +69,7 @@ class Settings:
     activation: str
     noise: str
     start: str
+    least_noise: float
     variational: bool
     n_importance_samples: int
     free_bits: float
@@ -92,6 +99,12 @@ class Settings:
     def frozen(self) -> tuple[str, ...]:
         """Names of the tensors that training leaves as they are."""
         return () if self.variational else ("log_scale",)
+
+    @property
+    def n_linear(self) -> int:
+        """How many of the members, the first ones, start linear."""
+        share = {"linear": 1.0, "random": 0.0, "mixed": _LINEAR_SHARE}[self.start]
+        return math.ceil(share * self.n_members)
 
 
 @dataclass(frozen=True)
@@ -309,11 +322,15 @@ def make_optimiser(model: LatentModel, settings: Settings) -> Adam:
         on_weights = model.params.mask(lambda name: ".weight" in name or "head" in name)
         decay = settings.alpha * (1.0 - settings.l1_ratio) * on_weights
         sparsity = settings.alpha * settings.l1_ratio * on_weights
+    rates = None
+    if settings.n_linear:
+        rates = model.natural_rates()
+        rates[settings.n_linear :] = 1.0
     return Adam(
         model.params.flat,
         decay=decay if settings.l1_ratio < 1.0 else None,
         sparsity=sparsity if settings.l1_ratio > 0.0 else None,
-        rates=model.natural_rates() if settings.start == "linear" else None,
+        rates=rates,
     )
 
 
@@ -332,12 +349,14 @@ def is_closed_form(kinds: tuple[str, ...], settings: Settings) -> bool:
 
 
 def start_model(table: CodedTable, settings: Settings, seeds: list[int]) -> LatentModel:
-    """An untrained model on the CPU, float64: linear or random start."""
+    """An untrained model on the CPU, float64: linear, random or mixed start."""
+    if 0 < settings.n_linear < len(seeds):
+        return _mixed_start(table, settings, seeds)
     own = _likelihood(table, np.zeros(len(table.kinds)))
     continuous = np.array(own.continuous, dtype=bool)
     linear, floor = None, _least_noise(table, settings, own)
     holes = np.isnan(table.values).any(axis=0)
-    if settings.start == "linear" or holes.any():
+    if settings.n_linear or holes.any():
         linear = _linear_start(table, settings, own, floor)
     if settings.noise == "network":
         # A scale that depends on z must not collapse onto ties.
@@ -398,6 +417,7 @@ def _least_noise(
         resolution = (resolution * table.units).min() / table.units
     if settings.hidden:
         floor = noise_floor(table.values, resolution, robust=settings.plan.trim > 0.0)
+        floor = np.maximum(floor, settings.least_noise**2)
     else:
         # The closed form is fitted in float64, whose rounding is the only limit.
         floor = np.full(len(resolution), _LEAST_CLOSED_VARIANCE)
@@ -425,6 +445,19 @@ def _linear_start(
         shared=shared or not settings.variational,
         trim=settings.plan.trim,
     )
+
+
+def _mixed_start(
+    table: CodedTable, settings: Settings, seeds: list[int]
+) -> LatentModel:
+    """The members of a linear start, then those of a random one."""
+    split = settings.n_linear
+    parts = [
+        start_model(table, replace(settings, start=start, n_members=len(own)), own)
+        for start, own in (("linear", seeds[:split]), ("random", seeds[split:]))
+    ]
+    flat = torch.cat([part.params.flat for part in parts])
+    return parts[0].with_params(parts[0].params.with_flat(flat))
 
 
 def _closed_form_fit(

@@ -123,8 +123,10 @@ def test_new_rows_are_like_those_of_the_table(noise: str) -> None:
 def test_score_of_new_rows_is_minus_the_entropy(kind: str) -> None:
     # The table is the model's own: rows of p(x) score on average as its rows do.
     X = linear_gaussian()
-    params = {} if kind == "transformer" else {"likelihood": "gaussian", "trim": 0.0}
-    model = ESTIMATORS[kind](random_state=0, **params).fit(X)
+    params = {"likelihood": "gaussian", "trim": 0.0, "start": "linear"}
+    model = ESTIMATORS[kind](
+        random_state=0, **({} if kind == "transformer" else params)
+    ).fit(X)
     n = 2000
     rows = model.sample(n, random_state=0)
     gap = model.score(rows) - model.score(X)
@@ -137,7 +139,8 @@ def test_sampling_repeats_with_a_seed_only(kind: str) -> None:
     model = ESTIMATORS[kind](random_state=0, max_iter=3, start="random").fit(X)
     first, again, other = (model.sample(5, random_state=s) for s in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
-    assert not np.isin(other, first).any()
+    # Whole numbers may well be drawn twice: rows are another, not every cell.
+    assert not (other == first).all(axis=1).any()
     free, freer = (model.sample(5) for _ in range(2))
-    assert not np.isin(free, freer).any()
+    assert not (free == freer).all(axis=1).any()
     assert model.sample().shape == (1, X.shape[1])

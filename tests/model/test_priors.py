@@ -10,9 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import logsumexp
 from torch import Tensor
 
-from skvae.model.priors import FullNormal, Prior, StandardNormal, normal_log_prob
+from skvae.model.priors import (
+    AggregatePosterior,
+    FullNormal,
+    Prior,
+    StandardNormal,
+    normal_log_prob,
+)
 
 K = 3
 MEAN = np.array([[0.5, -1.0, 2.0], [0.0, 3.0, -0.5]])
@@ -116,3 +123,45 @@ def test_normal_log_prob_is_scipys(unit: float, log_v: float) -> None:
     mine = normal_log_prob(*torch.tensor([unit, log_v], dtype=torch.float64))
     theirs = stats.norm(0.0, math.exp(log_v / 2)).logpdf(unit * math.exp(log_v / 2))
     np.testing.assert_allclose(mine.item(), theirs, rtol=1e-9, atol=1e-9)
+
+
+def aggregate(n_codes: int = 6) -> AggregatePosterior:
+    rng = np.random.default_rng(2)
+    return AggregatePosterior(
+        torch.as_tensor(3.0 * rng.normal(size=(2, n_codes, K))),
+        torch.as_tensor(rng.normal(size=(2, n_codes, K))),
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 4, K), (2, 5, 4, K)], ids=str)
+@pytest.mark.parametrize("size", [1.0, 1e6])
+def test_aggregate_is_a_mixture_of_normals(shape: tuple[int, ...], size: float) -> None:
+    prior = aggregate()
+    z = size * np.random.default_rng(1).normal(size=shape)
+    mine = prior.log_prob(torch.as_tensor(z)).numpy()
+    for member in range(2):
+        spread = np.exp(0.5 * prior.log_variance[member].numpy())
+        each = stats.norm(prior.mean[member].numpy(), spread).logpdf(
+            z[member][..., None, :]
+        )
+        theirs = logsumexp(each.sum(-1), axis=-1) - math.log(6)
+        np.testing.assert_allclose(mine[member], theirs, rtol=1e-10)
+
+
+def test_aggregate_draws_have_the_distribution() -> None:
+    prior, n = aggregate(), 6000
+    draws = prior.sample((2, 1, n, K), like(), source()).numpy()[:, 0]
+    for member in range(2):
+        for j in range(K):
+            mean = prior.mean[member, :, j].numpy()
+            spread = np.exp(0.5 * prior.log_variance[member, :, j].numpy())
+            each = stats.norm(mean, spread)
+            uniform = each.cdf(draws[member, :, j, None]).mean(1)
+            assert stats.kstest(uniform, "uniform").pvalue > 1e-3
+
+
+def test_aggregate_codes_go_through_all_components() -> None:
+    prior = aggregate()
+    codes = prior.at(torch.zeros(2, 12, 1, K, dtype=torch.float64))
+    expected = prior.mean.repeat_interleave(2, dim=1)[:, :, None]
+    assert torch.equal(codes, expected)
