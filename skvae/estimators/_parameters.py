@@ -243,7 +243,7 @@ _DETECTOR_WORDS = {
     "prior_options": '{"auto", "normal", "aggregate"}, default="auto"',
     "auto_prior": '\n    "auto" is "normal", for novelties "aggregate".',
     "start_options": '{"auto", "linear", "random", "mixed"}, default="auto"',
-    "mixed_start": '\n    "mixed" starts one member in four linear, the others at '
+    "mixed_start": '\n    "mixed" starts half of the members linear, the others at '
     'random.\n    "auto" is "mixed", for novelties "linear".',
 }
 

@@ -230,12 +230,7 @@ class VAEAnomalyDetector(OutlierMixin, BaseVAE):
         name = self._settled["anomaly_score"]
         if name != "neighbours":
             return SCORES[name]
-        # The codes of a linear start are components along which outliers are far apart
-        # from each other as from the rest; its cells are what it is for.
-        n_linear, n_members = training.settings.n_linear, model.n_members
-        first = n_linear if n_linear < n_members else 0
-        members = tuple(range(first, n_members))
-        return Neighbours.of(model, coded, members, training.seed)
+        return Neighbours.of(model, coded, training.seed)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Score of each row less the threshold; negative for outliers.

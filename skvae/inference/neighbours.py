@@ -36,16 +36,13 @@ class Neighbours(Score):
 
     Parameters
     ----------
-    codes : ndarray of shape (n_groups, group_size, n_members_used * n_components)
-        Codes of training rows, those of several members side by side.
-    members : tuple of int
-        Whose codes they are.
+    codes : ndarray of shape (n_groups, group_size, n_members * n_components)
+        Codes of training rows, those of the members side by side.
     weight : float
         Nats for one unit of distance.
     """
 
     codes: np.ndarray
-    members: tuple[int, ...]
     weight: float = 1.0
 
     has_draws: ClassVar[bool] = False
@@ -58,7 +55,7 @@ class Neighbours(Score):
 
     def distance(self, terms: Terms) -> Tensor:
         """Mean distance to the nearest code of each group, (n_rows,)."""
-        x = _side_by_side(terms, self.members)
+        x = _side_by_side(terms)
         codes = as_tensor(self.codes, x.dtype, x.device)
         n_groups, group_size, _ = codes.shape
         flat = codes.flatten(0, 1)
@@ -70,28 +67,21 @@ class Neighbours(Score):
         return torch.linalg.vector_norm(x[:, None] - flat[nearest], dim=-1).mean(-1)
 
     @classmethod
-    def of(
-        cls, model: LatentModel, coded: np.ndarray, members: tuple[int, ...], seed: int
-    ) -> Neighbours:
+    def of(cls, model: LatentModel, coded: np.ndarray, seed: int) -> Neighbours:
         """Keep codes of training rows, and let both parts spread alike over the rows.
 
         Parameters
         ----------
         model : LatentModel
         coded : ndarray of shape (n_rows, n_columns)
-        members : tuple of int
-            Whose codes to keep.
         seed : int
         """
         part = coded[sample_positions(len(coded), _SCALING_ROWS, seed)]
 
-        def own(terms: Terms) -> tuple[Tensor]:
-            return (_side_by_side(terms, members),)
-
-        (codes,) = read(model, part, None, own)
+        (codes,) = read(model, part, None, lambda terms: (_side_by_side(terms),))
         size = min(_GROUP_SIZE, len(part))
         groups = [sample_positions(len(part), size, seed + g) for g in range(_GROUPS)]
-        score = cls(codes[np.stack(groups)], members)
+        score = cls(codes[np.stack(groups)])
 
         def both(terms: Terms) -> tuple[Tensor, Tensor]:
             return score.cells(terms).sum(-1), score.distance(terms)
@@ -99,7 +89,7 @@ class Neighbours(Score):
         cells, distance = read(model, part, None, both)
         spread = _spread(distance)
         weight = _spread(cells) / spread if spread > 0.0 else 0.0
-        return cls(score.codes, members, float(weight))
+        return cls(score.codes, float(weight))
 
 
 def aggregate_posterior(
@@ -119,9 +109,9 @@ def aggregate_posterior(
     return AggregatePosterior(mean, log_variance)
 
 
-def _side_by_side(terms: Terms, members: tuple[int, ...]) -> Tensor:
-    """Codes of some members, (n_rows, n_members * n_components)."""
-    return torch.cat([terms.mean[member] for member in members], dim=-1)
+def _side_by_side(terms: Terms) -> Tensor:
+    """Codes of all members, (n_rows, n_members * n_components)."""
+    return terms.mean.transpose(0, 1).flatten(1)
 
 
 def _spread(values: np.ndarray) -> float:

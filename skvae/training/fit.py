@@ -25,8 +25,8 @@ from skvae.training.optimiser import Adam
 
 _LEAST_CLOSED_VARIANCE = 1e-16
 
-# Of the members with mixed starts. Linear ones hardly differ from each other.
-_LINEAR_SHARE = 0.25
+# Of the members with mixed starts.
+_LINEAR_SHARE = 0.5
 
 # Held-out rows beyond these tell nothing more about when to stop.
 _MAX_HELD_OUT = 4096
