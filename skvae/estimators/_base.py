@@ -449,9 +449,8 @@ class BaseVAE(
         likelihood = self._model.likelihood
         scaled = np.array(likelihood.scaled, dtype=bool)
         positions = schema.active[scaled]
-        scale = np.array([schema.columns[j].scale for j in positions])
-        noise = np.broadcast_to(self.noise_variance_, (len(schema.columns),))
-        at_floor = noise[positions] <= 1.1 * likelihood.floor.numpy()[scaled] * scale**2
+        noise = self._model.start_noise().amin((0, 1)).numpy()
+        at_floor = noise <= 1.1 * likelihood.floor.numpy()[scaled]
         copies = schema.active[dependent_columns(training.coded.values)]
         low = np.intersect1d(positions[at_floor], copies)
         if len(low):
