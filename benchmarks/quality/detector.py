@@ -1,114 +1,131 @@
-"""The detector's defaults against their alternatives, and against IsolationForest.
+"""The detector's defaults, each changed for itself: what every ingredient gains.
 
-AUROC on labelled outlier tables (``X``, ``y`` with 1 = outlier, in the ``.npz`` files
-of a folder), fitted without the labels on all rows, at most ``--rows`` of them. Related
-tables count once, as one family.
+Tables, protocols, families and results are those of ``outlier.py``.
 
-Usage: python benchmarks/quality/detector.py --data FOLDER [--output FILE.md]
+Usage: python benchmarks/quality/detector.py --data FOLDER --results FILE.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sklearn
 import torch
-from sklearn.ensemble import IsolationForest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from outlier import PROTOCOLS, Scorer, _read, _timed, family_means, run
 
 from skvae import VAEAnomalyDetector
 
-# Tables of one source: their mean counts as one table.
-FAMILIES = {
-    "satellite": "statlog",
-    "satimage-2": "statlog",
-    "landsat": "statlog",
-    "WBC": "breastw",
-    "thyroid": "annthyroid",
-}
-ALTERNATIVES = {
-    "defaults": {},
-    "trim=0.1": {"trim": 0.1},
-    "trim=0": {"trim": 0.0},
-    'start="random"': {"start": "random"},
-    'likelihood="gaussian"': {"likelihood": "gaussian"},
-    'noise="network"': {"noise": "network"},
-    '"reconstruction_probability"': {"anomaly_score": "reconstruction_probability"},
-    '"log_likelihood"': {"anomaly_score": "log_likelihood"},
-    '"reconstruction"': {"anomaly_score": "reconstruction"},
-    "4 members": {"n_estimators": 4},
+ALTERNATIVES: dict[str, dict[str, dict[str, Any]]] = {
+    "outliers": {
+        "defaults": {},
+        "novelty=True": {"novelty": True},
+        'start="random"': {"start": "random"},
+        'start="linear"': {"start": "linear"},
+        "n_estimators=1": {"n_estimators": 1},
+        "n_estimators=8": {"n_estimators": 8},
+        '"reconstruction_probability"': {"anomaly_score": "reconstruction_probability"},
+        '"elbo"': {"anomaly_score": "elbo"},
+        '"log_likelihood"': {"anomaly_score": "log_likelihood"},
+        '"elbo", prior="aggregate"': {"anomaly_score": "elbo", "prior": "aggregate"},
+        "trim=0": {"trim": 0.0},
+        "trim=0.1": {"trim": 0.1},
+        'likelihood="gaussian"': {"likelihood": "gaussian"},
+        'noise="network"': {"noise": "network"},
+        "hidden_layer_sizes=(64, 64)": {"hidden_layer_sizes": (64, 64)},
+        "early_stopping=True": {"early_stopping": True},
+    },
+    "novelties": {
+        "defaults": {},
+        "novelty=False": {"novelty": False},
+        'prior="normal"': {"prior": "normal"},
+        '"elbo"': {"anomaly_score": "elbo"},
+        '"log_likelihood"': {"anomaly_score": "log_likelihood"},
+        '"neighbours"': {"anomaly_score": "neighbours"},
+        'start="random"': {"start": "random"},
+        "max_iter=1": {"max_iter": 1},
+        "n_estimators=4": {"n_estimators": 4},
+        "trim=0.1": {"trim": 0.1},
+        'likelihood="student_t"': {"likelihood": "student_t"},
+        'noise="network"': {"noise": "network"},
+        "early_stopping=True": {"early_stopping": True},
+    },
 }
 
 
-def contenders() -> dict[str, object]:
-    """Names and unfitted detectors."""
-    forest = {"IsolationForest": IsolationForest(random_state=0)}
-    return forest | {
-        name: VAEAnomalyDetector(random_state=0, **params)
-        for name, params in ALTERNATIVES.items()
-    }
+def scorer_of(params: dict[str, Any]) -> Scorer:
+    """The detector with these parameters."""
+
+    def scorer(X: np.ndarray, other: np.ndarray | None, seed: int) -> Any:
+        own = {"novelty": other is not None, "random_state": seed, **params}
+        return _timed(VAEAnomalyDetector(**own), X, X if other is None else other)
+
+    return scorer
 
 
 def main() -> None:
-    """Run and write the table."""
+    """Run what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--output", type=Path, default=None)
+    parser.add_argument("--only-report", action="store_true")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
-    figures: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
-    for path in sorted(args.data.glob("*.npz")):
-        data = np.load(path)
-        X, y = data["X"].astype(np.float64), data["y"]
-        rows = np.random.default_rng(0).permutation(len(X))[: args.rows]
-        X, y = X[rows], y[rows]
-        if y.sum() < 2:
-            continue
-        family = FAMILIES.get(path.stem, path.stem)
-        for name, detector in contenders().items():
-            began = time.process_time()
-            abnormality = -detector.fit(X).score_samples(X)
-            seconds = time.process_time() - began
-            figures.setdefault(name, {}).setdefault(family, []).append(
-                (
-                    roc_auc_score(y, abnormality),
-                    average_precision_score(y, abnormality),
-                    seconds,
-                )
-            )
-        print(path.stem, flush=True)
-    lines = [
-        "| detector | AUROC | average precision | wins against IsolationForest | s |",
-        "|---|---|---|---|---|",
-    ]
-    forest = _means(figures["IsolationForest"])
-    for name, families in figures.items():
-        means = _means(families)
-        wins = int((means[:, 0] > forest[:, 0]).sum())
-        auroc, precision, seconds = means.mean(axis=0)
-        lines.append(
-            f"| {name} | {auroc:.3f} | {precision:.3f} | {wins} of {len(means)} "
-            f"| {seconds:.2f} |"
-        )
-    text = "\n".join(lines) + "\n"
+    torch.set_num_threads(1)
+    records = _read(args.results, args.rows)
+    if not args.only_report:
+        scorers = {
+            protocol: {name: scorer_of(params) for name, params in own.items()}
+            for protocol, own in ALTERNATIVES.items()
+        }
+        with args.results.open("a") as file:
+            for record in run(args, records, scorers):
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+    text = (
+        "# The detector's defaults, each changed for itself\n\nMade by `python "
+        "benchmarks/quality/detector.py --data FOLDER --results FILE --rows "
+        f"{args.rows} --seeds {args.seeds}` with scikit-learn {sklearn.__version__} "
+        f"and torch {torch.__version__}; tables and protocols are those of "
+        "[outlier.md](outlier.md). Differences are to the defaults; wins count the "
+        "families on which the change is better. Seconds are CPU, of a table, fit and "
+        "score.\n"
+    )
+    records = _read(args.results, args.rows)
+    text += "".join(report(records, protocol) for protocol in PROTOCOLS)
     print(text)
     if args.output:
-        head = "# The detector's defaults and their alternatives\n\n"
-        head += "Made by `python benchmarks/quality/detector.py --data FOLDER --output "
-        head += f"FILE --rows {args.rows}` with scikit-learn {sklearn.__version__} and "
-        head += f"torch {torch.__version__}, on {len(forest)} families of ADBench's "
-        head += "tables; one seed. Seconds are CPU, fit and score of a table.\n\n"
-        args.output.write_text(head + text)
+        args.output.write_text(text)
 
 
-def _means(families: dict[str, list[tuple[float, float, float]]]) -> np.ndarray:
-    """Mean figures of each family, (n_families, 3)."""
-    return np.array([np.mean(tables, axis=0) for tables in families.values()])
+def report(records: list[dict[str, Any]], protocol: str) -> str:
+    """The table of one protocol."""
+    figures = family_means(records, protocol)
+    first = figures["defaults"]
+    lines = [
+        f"\n## {protocol.capitalize()}, {len(first)} families\n",
+        "| | AUROC | change | average precision | change | wins | s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in ALTERNATIVES[protocol]:
+        if name not in figures:
+            continue
+        own = figures[name]
+        auroc, precision = own[:, :2].mean(axis=0)
+        more, finer = (own - first)[:, :2].mean(axis=0)
+        wins = int((own[:, 0] > first[:, 0]).sum())
+        lines.append(
+            f"| {name} | {auroc:.3f} | {more:+.3f} | {precision:.3f} | {finer:+.3f} "
+            f"| {wins} | {own[:, 2:].sum(axis=1).mean():.2f} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

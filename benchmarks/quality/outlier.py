@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import sklearn
 import torch
-from scipy.stats import studentized_range
+from scipy.stats import rankdata, studentized_range
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.mixture import GaussianMixture
@@ -146,12 +146,12 @@ def main() -> None:
     torch.set_num_threads(1)
     records = _read(args.results, args.rows)
     if not args.only_report:
-        known = {_key(record) for record in records}
+        asked = {n: s for n, s in {**FAST, **SLOW}.items() if n in args.detectors}
         with args.results.open("a") as file:
-            for record in run(args, known):
+            for record in run(args, records, dict.fromkeys(PROTOCOLS, asked)):
                 file.write(json.dumps(record) + "\n")
                 file.flush()
-                records.append(record)
+        records = _read(args.results, args.rows)
     text = _head(args) + "".join(report(records, name) for name in PROTOCOLS)
     print(text)
     if args.output:
@@ -160,14 +160,19 @@ def main() -> None:
         draw(records, args.picture)
 
 
-def run(args: argparse.Namespace, known: set[tuple[Any, ...]]) -> Iterator[Any]:
-    """Records of what is not known yet."""
+def run(
+    args: argparse.Namespace,
+    records: list[dict[str, Any]],
+    scorers: dict[str, dict[str, Scorer]],
+) -> Iterator[dict[str, Any]]:
+    """Records of what is not known yet, of the scorers of each protocol."""
+    known = {_key(record) for record in records}
     for seed in range(args.seeds):
         for path in sorted(args.data.glob("*.npz")):
             rows = load(path, args.rows, seed)
             for protocol in PROTOCOLS if rows is not None else ():
                 X, other, y = divide(*rows, protocol)
-                for name, scorer in {**FAST, **SLOW}.items():
+                for name, scorer in scorers[protocol].items():
                     record = {
                         "detector": name,
                         "table": path.stem,
@@ -176,9 +181,8 @@ def run(args: argparse.Namespace, known: set[tuple[Any, ...]]) -> Iterator[Any]:
                         "rows": args.rows,
                     }
                     late = name in SLOW and seed >= args.slow_seeds
-                    if late or name not in args.detectors or _key(record) in known:
-                        continue
-                    yield record | _measured(scorer, X, other, y, seed)
+                    if not late and _key(record) not in known:
+                        yield record | _measured(scorer, X, other, y, seed)
             print(seed, path.stem, flush=True)
 
 
@@ -238,31 +242,29 @@ def _read(path: Path, n_rows: int) -> list[dict[str, Any]]:
     return [record for record in records if record["rows"] == n_rows]
 
 
-def means(
-    records: list[dict[str, Any]], protocol: str
-) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Families, and (n_families, 4) figures of each detector that has them all."""
-    cells: dict[tuple[str, str], list[list[float]]] = {}
+def family_means(records: list[dict[str, Any]], protocol: str) -> dict[str, np.ndarray]:
+    """Figures (n_families, 4) of each detector that has them for all families.
+
+    AUROC, average precision, seconds of fit and of score: means over the tables of a
+    family and the seeds.
+    """
+    cells: dict[str, dict[str, list[list[float]]]] = {}
     for r in records:
         if r["protocol"] == protocol:
-            key = (r["detector"], FAMILIES.get(r["table"], r["table"]))
-            cells.setdefault(key, []).append(
+            family = FAMILIES.get(r["table"], r["table"])
+            cells.setdefault(r["detector"], {}).setdefault(family, []).append(
                 [r["auroc"], r["precision"], r["fit"], r["score"]]
             )
-    families = sorted({family for _, family in cells})
-    names = [name for name in (*FAST, *SLOW) if (name, families[0]) in cells]
-    figures = {
-        name: np.array([np.nanmean(cells[name, f], axis=0) for f in families])
-        for name in names
-        if all((name, f) in cells for f in families)
+    families = sorted({family for own in cells.values() for family in own})
+    return {
+        name: np.array([np.nanmean(own[family], axis=0) for family in families])
+        for name, own in cells.items()
+        if len(own) == len(families)
     }
-    return families, figures
 
 
 def ranks(figures: dict[str, np.ndarray]) -> np.ndarray:
     """Rank by AUROC of each detector on each family, 1 = best."""
-    from scipy.stats import rankdata
-
     auroc = np.array([values[:, 0] for values in figures.values()])
     return np.asarray(rankdata(-auroc, axis=0))
 
@@ -275,8 +277,8 @@ def critical_difference(n_detectors: int, n_families: int) -> float:
 
 def report(records: list[dict[str, Any]], protocol: str) -> str:
     """A table of one protocol."""
-    families, figures = means(records, protocol)
-    rank = ranks(figures).mean(axis=1)
+    figures = family_means(records, protocol)
+    rank, families = ranks(figures).mean(axis=1), figures[OURS]
     difference = critical_difference(len(figures), len(families))
     lines = [
         f"\n## {protocol.capitalize()}, {len(families)} families\n",
@@ -305,8 +307,8 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
 
     figure, axes = plt.subplots(1, len(PROTOCOLS), figsize=(10, 4), squeeze=False)
     for axis, protocol in zip(axes[0], PROTOCOLS, strict=True):
-        families, figures = means(records, protocol)
-        rank = ranks(figures).mean(axis=1)
+        figures = family_means(records, protocol)
+        rank, families = ranks(figures).mean(axis=1), figures[OURS]
         order = np.argsort(-rank)
         half = critical_difference(len(figures), len(families)) / 2.0
         axis.errorbar(rank[order], range(len(order)), xerr=half, fmt="o")

@@ -503,9 +503,7 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=_CALLER,
             )
-        low = at_floor(
-            training.schema, self._model, training.coded, self.noise_variance_
-        )
+        low = at_floor(training.schema, self._model, training.coded)
         if low:
             warnings.warn(
                 f"The noise of these columns is at its floor: {', '.join(low)}. They "

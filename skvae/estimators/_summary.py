@@ -88,15 +88,15 @@ def noise_variance(
     return variance
 
 
-def at_floor(
-    schema: Schema, model: LatentModel, table: CodedTable, noise_variance: Any
-) -> list[str]:
+def at_floor(schema: Schema, model: LatentModel, table: CodedTable) -> list[str]:
     """Names of columns that are copies or sums of others, their noise at its floor."""
-    continuous = np.array(model.likelihood.continuous, dtype=bool)
-    positions, scale = schema.active[continuous], schema.scale[continuous]
-    noise = np.broadcast_to(noise_variance, (len(schema.columns),))[positions]
-    floor = model.likelihood.floor.numpy()[continuous]
+    likelihood = model.likelihood
+    continuous = np.array(likelihood.continuous, dtype=bool)
+    # Of the member in which it is least: what follows exactly in one, does.
+    noise = model.start_noise().amin((0, 1)).numpy()
+    positions = schema.active[continuous]
+    reached = noise <= 1.1 * likelihood.floor.numpy()[continuous]
     # Codes of categories follow from nothing in a line.
     copies = positions[dependent_columns(table.values[:, continuous])]
-    low = np.intersect1d(positions[noise <= 1.1 * floor * scale**2], copies)
+    low = np.intersect1d(positions[reached], copies)
     return [schema.columns[j].name or f"column {j}" for j in low]

@@ -75,7 +75,9 @@ def test_early_stopping_holds_rows_out(
     else:
         assert len(looks) >= 2
         # Never worse than the start, which is the first look.
-        assert looks[0] <= estimator.best_validation_score_ <= max(looks) + 1e-9
+        assert looks[0] <= estimator.best_validation_score_
+        if cls is VAETransformer:  # each of several members keeps its own best
+            assert estimator.best_validation_score_ <= max(looks) + 1e-9
 
 
 def test_automatic_early_stopping_needs_fifty_rows() -> None:

@@ -208,9 +208,9 @@ def test_copies_and_sums_are_named(cls: type[Estimator]) -> None:
     X = with_columns(plain()[:, 0])
     frame = pd.DataFrame(X, columns=["a", "b", "c", "d", "again"])
     with pytest.warns(ConvergenceWarning, match=r"floor: .*\bagain\b.*Drop copies"):
-        cls(random_state=0, max_iter=2, start="linear").fit(frame)
+        cls(random_state=0, max_iter=2).fit(frame)
     with pytest.warns(ConvergenceWarning, match=r"floor: .*\bcolumn 4\b") as caught:
-        cls(random_state=0, max_iter=2, start="linear").fit(X)
+        cls(random_state=0, max_iter=2).fit(X)
     # It points at the user's line, not into a library.
     assert {warning.filename for warning in caught} == {__file__}
 

@@ -35,15 +35,9 @@ def test_distance_is_the_mean_of_the_nearest_of_each_group() -> None:
         return score.distance(terms), terms.mean.transpose(0, 1)
 
     distance, codes = read(model, coded, None, reading)
-    own = codes[:, list(score.members)].reshape(7, -1)
+    own = codes.reshape(7, -1)
     nearest = [cdist(own, group).min(axis=1) for group in score.codes]
     np.testing.assert_allclose(distance, np.mean(nearest, axis=0), rtol=1e-10)
-
-
-def test_codes_are_those_of_members_that_start_at_random() -> None:
-    assert detector()._neighbours.members == (1, 2, 3)
-    assert detector(start="linear", n_estimators=2)._neighbours.members == (0, 1)
-    assert detector(n_estimators=1)._neighbours.members == (0,)
 
 
 def test_both_parts_spread_alike_over_the_training_rows() -> None:
@@ -61,7 +55,7 @@ def test_both_parts_spread_alike_over_the_training_rows() -> None:
 def test_equal_rows_leave_no_distance_to_weigh() -> None:
     fitted = detector()
     model, rows = fitted._model, fitted._encode(np.repeat(table(1), 9, axis=0))
-    assert Neighbours.of(model, rows, (1,), seed=0).weight == 0.0
+    assert Neighbours.of(model, rows, seed=0).weight == 0.0
 
 
 @pytest.mark.parametrize("novelty", [False, True])
