@@ -432,10 +432,10 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         """All attributes of an estimator with this model."""
         schema, settings = training.schema, training.settings
         jacobian, part = training.jacobian, training.part
-        answering = self._answering(training, model)
+        learned = np.delete(training.coded.values, held_out, axis=0)
+        answering = self._answering(training, model, learned)
         coded = training.coded.values[part]
         summary = summarise(model, coded)
-        learned = np.delete(training.coded.values, held_out, axis=0)
         score = self._learn_score(model, learned, training)
         parts = contributions(model, coded, answering["_bank"], score)
         if score.has_units:
@@ -469,13 +469,16 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
             "n_active_components_": int((summary.spread > _ACTIVE_VARIANCE).sum()),
         }
 
-    def _answering(self, training: Training, model: LatentModel) -> dict[str, Any]:
-        """The attributes that answer questions; the others tell of the fit."""
+    def _answering(
+        self, training: Training, model: LatentModel, learned: np.ndarray
+    ) -> dict[str, Any]:
+        """The attributes that answer questions; the others tell of the fit.
+
+        ``learned`` are the coded rows that were trained on.
+        """
         settings = training.settings
         if self._settled["prior"] == "aggregate":
-            model.prior = aggregate_posterior(
-                model, training.coded.values, training.seed
-            )
+            model.prior = aggregate_posterior(model, learned, training.seed)
         return {
             "_schema": training.schema,
             "_container": training.container,

@@ -114,7 +114,9 @@ class Try:
         X = _safe_indexing(data.X, rows)
         if self.before is not None:
             X = self.before.transform(X)
-        fitted = self.last._answering(self.training, self.model)
+        fitted = self.last._answering(
+            self.training, self.model, self.training.coded.values
+        )
         return self.last._with(fitted).score(X)
 
 

@@ -120,7 +120,7 @@ class TemperedElbo(ReconstructionProbability):
 
     def rows(self, terms: Terms) -> Tensor:
         latent = (terms.log_pz - terms.log_qz).mean((0, 1))
-        return super().rows(terms) + self.price * latent
+        return _where_observed(terms, super().rows(terms) + self.price * latent)
 
 
 class Reconstruction(Score):

@@ -142,7 +142,7 @@ def test_chances_fall_with_the_score() -> None:
     fitted = VAEAnomalyDetector(random_state=0).fit(X)
     chance, score = fitted.outlier_probability(X), fitted.score_samples(X)
     assert (np.diff(chance[np.argsort(score)]) <= 0).all()
-    assert chance[:40].mean() > 0.8
+    assert chance[:40].mean() > 0.7
     assert chance[40:].mean() < 0.03
     assert fitted.outlier_probability(np.full((1, 6), 1e5))[0] > 0.8
 

@@ -160,8 +160,11 @@ def test_aggregate_draws_have_the_distribution() -> None:
             assert stats.kstest(uniform, "uniform").pvalue > 1e-3
 
 
-def test_aggregate_codes_go_through_all_components() -> None:
+def test_aggregate_normal_has_the_moments_of_the_mixture() -> None:
     prior = aggregate()
-    codes = prior.at(torch.zeros(2, 12, 1, K, dtype=torch.float64))
-    expected = prior.mean.repeat_interleave(2, dim=1)[:, :, None]
-    assert torch.equal(codes, expected)
+    normal = prior.normal()
+    draws = prior.sample((2, 1, 200_000, K), like(), source()).numpy()[:, 0]
+    for member, own in enumerate(draws):
+        np.testing.assert_allclose(normal.mean[member], own.mean(0), atol=0.05)
+        root = normal.cholesky[member].numpy()
+        np.testing.assert_allclose(root @ root.T, np.cov(own.T), rtol=0.05, atol=0.2)
