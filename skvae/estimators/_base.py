@@ -20,7 +20,7 @@ from sklearn.utils.validation import _check_sample_weight
 from skvae._backend import fresh_seed, sample_positions
 from skvae._version import __version__
 from skvae.estimators._callbacks import CallbackSupportMixin, FitTask
-from skvae.estimators._fitted import encode
+from skvae.estimators._fitted import encode, log_jacobian
 from skvae.estimators._parameters import (
     CONSTRAINTS,
     Defaults,
@@ -31,6 +31,7 @@ from skvae.estimators._questions import Questions
 from skvae.estimators._summary import (
     at_floor,
     coded_table,
+    learn_completion,
     noise_variance,
     summarise,
 )
@@ -38,6 +39,7 @@ from skvae.estimators._tables import read_table
 from skvae.inference.explanation import contributions
 from skvae.inference.neighbours import Neighbours, aggregate_posterior
 from skvae.inference.scoring import Score, draw_bank
+from skvae.model.incomplete import Completion
 from skvae.model.latent import LatentModel
 from skvae.model.priors import AggregatePosterior, StandardNormal
 from skvae.table.containers import Container
@@ -78,6 +80,7 @@ class Training:
     seed: int
     kept: RawTable | None = None
     kept_weight: np.ndarray | None = None
+    completion: Completion | None = None
 
     @cached_property
     def part(self) -> np.ndarray:
@@ -93,8 +96,15 @@ class Training:
     @cached_property
     def jacobian(self) -> float:
         """Mean of what turns a row's coded density into one in the user's units."""
-        rows = self.schema.log_jacobian(self.raw.take(self.part)).sum(axis=1)
+        rows = self.log_jacobian_of_part.sum(axis=1)
         return float(np.average(rows, weights=self.weight_of_part))
+
+    @cached_property
+    def log_jacobian_of_part(self) -> np.ndarray:
+        """What turns the densities of these rows' cells into ones in user's units."""
+        return log_jacobian(
+            self.schema, self.raw.take(self.part), self.coded.values[self.part]
+        )
 
 
 class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
@@ -240,6 +250,8 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
                 validation = encode(
                     training.schema, held_out, unknown=self.handle_unknown
                 )
+                if training.completion is not None:
+                    validation = training.completion(validation)
             task = FitTask(self, X, y, training.settings.plan.n_epochs)
             fit = fit_model(
                 training.coded,
@@ -342,6 +354,11 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         names = getattr(self, "feature_names_in_", None)
         schema = self._schema if go_on else self._learn_schema(raw, names, weight)
         values = encode(schema, raw, unknown=self.handle_unknown)
+        completion = self._completion if go_on else None
+        if self._completes and not go_on:
+            completion = learn_completion(schema, values, weight)
+        if completion is not None:
+            values = completion(values)
         settings = resolve_settings(
             self._settled,
             kinds=schema.kinds,
@@ -354,8 +371,21 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         coded = coded_table(schema, values, weight)
         seed = fresh_seed(self.random_state)
         return Training(
-            raw, schema, container, coded, settings, seed, kept, kept_weight
+            raw,
+            schema,
+            container,
+            coded,
+            settings,
+            seed,
+            kept,
+            kept_weight,
+            completion,
         )
+
+    @property
+    def _completes(self) -> bool:
+        """Whether rows are completed before the model sees them."""
+        return False
 
     def _kept_back(self, n_rows: int) -> np.ndarray:
         """Which rows nothing is fitted to, bool (n_rows,)."""
@@ -439,7 +469,7 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         score = self._learn_score(model, learned, training)
         parts = contributions(model, coded, answering["_bank"], score)
         if score.has_units:
-            parts = parts + schema.log_jacobian(training.raw.take(part))
+            parts = parts + training.log_jacobian_of_part
         contribution = np.zeros(len(schema.columns))
         contribution[schema.active] = np.average(
             parts, axis=0, weights=training.weight_of_part
@@ -483,6 +513,7 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
             "_schema": training.schema,
             "_container": training.container,
             "_model": model,
+            "_completion": training.completion,
             "_bank": draw_bank(
                 self.n_score_samples, settings.n_components, training.seed
             ),

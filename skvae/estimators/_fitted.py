@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from skvae._backend import resolve_device, scoring_dtype
 from skvae.estimators._tables import in_blocks, read_table
 from skvae.inference.scoring import SCORES, Score, score_rows
+from skvae.model.incomplete import Completion
 from skvae.model.latent import LatentModel
 from skvae.table.containers import Container
 from skvae.table.raw import RawTable
@@ -25,6 +26,25 @@ def encode(schema: Schema, raw: RawTable, *, unknown: str = "missing") -> np.nda
     return np.clip(schema.encode(raw, unknown=unknown), -_FAR, _FAR)
 
 
+def log_jacobian(schema: Schema, raw: RawTable, coded: np.ndarray) -> np.ndarray:
+    """What turns the density of coded cells into one in the user's units.
+
+    Parameters
+    ----------
+    schema : Schema
+    raw : RawTable
+    coded : ndarray of shape (n_rows, n_active)
+        Its rows, some of which may have been completed.
+    """
+    result = schema.log_jacobian(raw)
+    filled = raw.missing()[:, schema.active] & ~np.isnan(coded)
+    rows = filled.any(axis=1)
+    if rows.any():
+        whole = schema.log_jacobian(schema.decode(coded[rows]))
+        result[rows] = np.where(filled[rows], whole, result[rows])
+    return result
+
+
 class Fitted:
     """A fitted model between the user's table and the coded rows."""
 
@@ -33,6 +53,7 @@ class Fitted:
     _model: LatentModel
     _bank: np.ndarray
     _mean_contributions: np.ndarray
+    _completion: Completion | None = None
     handle_unknown: str
     device_: str
     n_components_: int
@@ -54,14 +75,21 @@ class Fitted:
         device = resolve_device(self.device_, 0)
         return self._model.to(scoring_dtype(dtype, device), device)
 
+    def _seen(self, coded: np.ndarray, score: Score) -> np.ndarray:
+        """Coded rows as this score sees them."""
+        if score.completes and self._completion is not None:
+            return self._completion(coded)
+        return coded
+
     def _scores(self, raw: RawTable, score: Score) -> np.ndarray:
         model = self._model_for(raw.dtype)
 
         def answer(part: RawTable, coded: np.ndarray) -> tuple[np.ndarray]:
+            coded = self._seen(coded, score)
             rows = score_rows(model, coded, self._bank, score)
             rows = rows.astype(np.float64)
             if score.has_units:
-                rows += self._schema.log_jacobian(part).sum(axis=1)
+                rows += log_jacobian(self._schema, part, coded).sum(axis=1)
             return (rows + self._schema.unseen_log_mass(part).sum(axis=1),)
 
         (rows,) = in_blocks(raw, self._encode, answer)

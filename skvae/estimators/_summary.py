@@ -11,7 +11,9 @@ import torch
 
 from skvae.inference.scoring import read
 from skvae.model.closed_form import dependent_columns
+from skvae.model.incomplete import Completion
 from skvae.model.latent import LatentModel
+from skvae.model.likelihoods import TableLikelihood
 from skvae.model.terms import Terms
 from skvae.table.schema import Schema
 from skvae.training.fit import CodedTable
@@ -63,6 +65,15 @@ def coded_table(
         centre=schema.centre.copy(),  # the schema's own are read-only
         scale=scale.copy(),
     )
+
+
+def learn_completion(
+    schema: Schema, values: np.ndarray, weight: np.ndarray | None
+) -> Completion:
+    """What to put into holes of coded rows like these."""
+    floor = torch.zeros(len(schema.kinds), dtype=torch.float64)
+    likelihood = TableLikelihood(schema.kinds, floor, schema.levels)
+    return Completion.of(values, likelihood, weight)
 
 
 def noise_variance(

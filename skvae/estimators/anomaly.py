@@ -236,6 +236,11 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
             return self._neighbours
         return SCORES[self._settled["anomaly_score"]]
 
+    @property
+    def _completes(self) -> bool:
+        name = self._settled["anomaly_score"]
+        return Neighbours.completes if name == "neighbours" else SCORES[name].completes
+
     def _learn_score(
         self, model: LatentModel, coded: np.ndarray, training: Training
     ) -> Score:

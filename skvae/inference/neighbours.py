@@ -46,6 +46,7 @@ class Neighbours(Score):
     weight: float = 1.0
 
     has_draws: ClassVar[bool] = False
+    completes: ClassVar[bool] = True
 
     def rows(self, terms: Terms) -> Tensor:
         return self.cells(terms).sum(-1) - self.weight * self.distance(terms)

@@ -59,12 +59,16 @@ class Score(ABC):
         Draws beyond which it gains nothing worth their cost; None: takes all.
     weighs_draws : bool
         Whether it weighs them by importance, whatever density they came from.
+    completes : bool
+        Whether rows are completed before they are scored: a sum over the observed cells
+        alone ranks rows by how many, and which, they have.
     """
 
     has_units: ClassVar[bool] = True
     has_draws: ClassVar[bool] = True
     most_draws: ClassVar[int | None] = None
     weighs_draws: ClassVar[bool] = False
+    completes: ClassVar[bool] = False
 
     @abstractmethod
     def rows(self, terms: Terms) -> Tensor:
@@ -116,11 +120,12 @@ class TemperedElbo(ReconstructionProbability):
     """
 
     most_draws: ClassVar[int] = 4
+    completes: ClassVar[bool] = True
     price: ClassVar[float] = 0.3
 
     def rows(self, terms: Terms) -> Tensor:
         latent = (terms.log_pz - terms.log_qz).mean((0, 1))
-        return _where_observed(terms, super().rows(terms) + self.price * latent)
+        return super().rows(terms) + self.price * latent
 
 
 class Reconstruction(Score):

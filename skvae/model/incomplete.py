@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from skvae._backend import sample_positions
+from skvae.model.likelihoods import TableLikelihood
 from skvae.model.linear import LinearGaussian
 
 # Rows of which the moments are taken, and the multiply-adds that a step may cost: wide
@@ -15,6 +18,8 @@ _MOST_ROWS, _STEP_WORK = 5000, 2.5e8
 _MOST_STEPS, _STEP_TOL = 50, 1e-3
 # Largest noise added to the standardised columns; see `em_moments`.
 _RIDGE = 1e-2
+# Columns beyond which a hole is filled without a look at the others.
+_WIDE = 256
 # Numbers in one batch of little matrices.
 _CHUNK = 2**18
 
@@ -166,6 +171,65 @@ def _expect(
             pairs.numpy().ravel(), inverse.numpy().ravel(), n_columns**2
         )
     return filled, torch.as_tensor(spread).view(n_columns, n_columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Completion:
+    """What to put into the holes of coded rows, before there is a model of them.
+
+    A hole gets its mean given the observed cells under a Gaussian fitted by EM, and
+    that of a column without an order its commonest code.
+
+    Parameters
+    ----------
+    mean : ndarray of shape (n_columns,)
+        Of a column without an order, the commonest code.
+    covariance : ndarray of shape (n_columns, n_columns)
+        Such a column stands apart from all others.
+    whole : ndarray of bool of shape (n_columns,)
+        Columns of whole numbers.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    whole: np.ndarray
+
+    @classmethod
+    def of(
+        cls, coded: np.ndarray, likelihood: TableLikelihood, weight: np.ndarray | None
+    ) -> Completion:
+        """Learn from coded rows (n_rows, n_columns), holes or not."""
+        kinds = np.array(likelihood.kinds)
+        mean, covariance = em_moments(coded, weight)
+        for j in np.flatnonzero(kinds == "categorical"):
+            mean[j] = np.argmax(likelihood.levels[j])
+            covariance[j], covariance[:, j] = 0.0, 0.0
+            covariance[j, j] = 1.0
+        if len(kinds) > _WIDE:
+            covariance = np.diag(np.diag(covariance))
+        return cls(mean, covariance, ~np.array(likelihood.continuous, dtype=bool))
+
+    def __call__(self, coded: np.ndarray) -> np.ndarray:
+        """The rows with their holes filled; a copy where there are any."""
+        missing = np.isnan(coded)
+        holed = missing.any(axis=1)
+        if not holed.any():
+            return coded
+        scale = np.sqrt(np.maximum(np.diag(self.covariance), np.finfo(float).tiny))
+        rows = np.where(missing[holed], 0.0, (coded[holed] - self.mean) / scale)
+        filled, _ = _expect(
+            torch.as_tensor(rows),
+            torch.as_tensor(missing[holed]),
+            torch.zeros(int(holed.sum()), dtype=torch.float64),
+            torch.zeros(len(scale), dtype=torch.float64),
+            torch.as_tensor(self.covariance / np.outer(scale, scale)),
+            _RIDGE,
+        )
+        values = filled.numpy() * scale + self.mean
+        values[:, self.whole] = np.rint(np.maximum(values[:, self.whole], 0.0))
+        completed = coded.copy()
+        completed[holed] = np.where(missing[holed], values, coded[holed])
+        return completed
 
 
 def fill(linear: LinearGaussian, values: np.ndarray) -> np.ndarray:
