@@ -31,7 +31,7 @@ ALTERNATIVES: dict[str, dict[str, dict[str, Any]]] = {
         '"reconstruction_probability"': {"anomaly_score": "reconstruction_probability"},
         '"elbo"': {"anomaly_score": "elbo"},
         '"log_likelihood"': {"anomaly_score": "log_likelihood"},
-        '"elbo", prior="aggregate"': {"anomaly_score": "elbo", "prior": "aggregate"},
+        '"aggregate"': {"anomaly_score": "aggregate"},
         "trim=0": {"trim": 0.0},
         "trim=0.1": {"trim": 0.1},
         'likelihood="gaussian"': {"likelihood": "gaussian"},
@@ -42,7 +42,6 @@ ALTERNATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "novelties": {
         "defaults": {},
         "novelty=False": {"novelty": False},
-        'prior="normal"': {"prior": "normal"},
         '"elbo"': {"anomaly_score": "elbo"},
         '"log_likelihood"': {"anomaly_score": "log_likelihood"},
         '"neighbours"': {"anomaly_score": "neighbours"},

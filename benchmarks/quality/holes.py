@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from _tables import Cache, report
-from detector import FAMILIES
+from outlier import FAMILIES
 from sklearn.base import OutlierMixin
 from sklearn.ensemble import IsolationForest
 from sklearn.impute import KNNImputer

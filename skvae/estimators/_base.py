@@ -37,8 +37,8 @@ from skvae.estimators._summary import (
 )
 from skvae.estimators._tables import read_table
 from skvae.inference.explanation import contributions
-from skvae.inference.neighbours import Neighbours, aggregate_posterior
 from skvae.inference.scoring import Score, draw_bank
+from skvae.inference.training_codes import LEARNED, aggregate_posterior
 from skvae.model.incomplete import Completion
 from skvae.model.latent import LatentModel
 from skvae.model.priors import AggregatePosterior, StandardNormal
@@ -477,7 +477,7 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         validation = np.asarray(history.validation) + jacobian
         return {
             **answering,
-            "_neighbours": score if isinstance(score, Neighbours) else None,
+            "_learned_score": score if isinstance(score, LEARNED) else None,
             "_architecture": {name: getattr(settings, name) for name in _ARCHITECTURE},
             "_mean_contributions": contribution,
             "base_score_": float(contribution.sum()),

@@ -169,9 +169,11 @@ kl_warmup : float, default=0.0
     Share of the training steps over which the KL's weight rises from 0 to `beta`.
 free_bits : float, default=0.0
     Nats of KL that each component may spend for free (Kingma et al., 2016).
-prior : {prior_options}
+prior : {{"normal", "aggregate"}}, default="normal"
     Density of the codes: standard normal, or with "aggregate", once training has
-    ended, the mean of the posteriors of at most 1000 training rows. {auto_prior}
+    ended, the mean of the posteriors of at most 1000 training rows. New rows then
+    resemble those; where posteriors are narrow, rows that were not among them get
+    next to no density.
 n_importance_samples : int or "auto", default="auto"
     Draws of each row in training. 1 is the ELBO, more the importance-weighted bound
     (Burda et al., 2016), that of the observed cells where others are missing (Mattei
@@ -261,8 +263,6 @@ _TRANSFORMER_WORDS = {
     "auto_batch": "512",
     "auto_stopping": '"auto" does so from 50 rows; with\n    fewer, nothing could show '
     "that training helped, and a linear start is kept as it is.",
-    "prior_options": '{"normal", "aggregate"}, default="normal"',
-    "auto_prior": "",
     "start_options": '{"linear", "random"}, default="linear"',
     "mixed_start": "",
     "learning_rate_init": "0.002",
@@ -279,8 +279,6 @@ _DETECTOR_WORDS = {
     "auto_hidden": "(64,)",
     "auto_batch": "128",
     "auto_stopping": '"auto" does not:\n    training is short as it is.',
-    "prior_options": '{"auto", "normal", "aggregate"}, default="auto"',
-    "auto_prior": '\n    "auto" is "normal", for novelties "aggregate".',
     "start_options": '{"auto", "linear", "random", "mixed"}, default="auto"',
     "mixed_start": '\n    "mixed" starts half of the members linear, the others at '
     'random.\n    "auto" is "mixed", for novelties "linear".',

@@ -13,8 +13,8 @@ from skvae.estimators._base import Training
 from skvae.estimators._codes import Codes
 from skvae.estimators._parameters import Defaults, documented
 from skvae.estimators._verdicts import Verdicts
-from skvae.inference.neighbours import Neighbours
 from skvae.inference.scoring import SCORES, Score
+from skvae.inference.training_codes import Aggregate, Neighbours
 from skvae.model.latent import LatentModel
 
 _AUTO = StrOptions({"auto"})
@@ -33,7 +33,6 @@ _OUTLIERS = Defaults(
         "start": "mixed",
         "trim": 0.25,
         "early_stopping": False,
-        "prior": "normal",
         "anomaly_score": "neighbours",
     },
 )
@@ -51,10 +50,14 @@ _NOVELTIES = Defaults(
         "start": "linear",
         "trim": 0.0,
         "early_stopping": False,
-        "prior": "aggregate",
-        "anomaly_score": "tempered_elbo",
+        "anomaly_score": "aggregate",
     },
 )
+
+_LEARNED: dict[str, type[Neighbours | Aggregate]] = {
+    "neighbours": Neighbours,
+    "aggregate": Aggregate,
+}
 
 
 @documented("detector")
@@ -70,8 +73,8 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
     novelty : bool, default=False
         What the training table is. False: as it comes, with outliers in it; the fit is
         robust and the members start differently. True: normal rows only; one model with
-        as many components as columns (at most 64) learns them closely, and the density
-        of their codes is its prior. It changes what "auto" is elsewhere, nothing else.
+        as many components as columns (at most 64) learns them closely. It changes what
+        "auto" is elsewhere, nothing else.
     contamination : "auto" or float, default="auto"
         Share of outliers among the training rows, in (0, 0.5]. It changes no score.
         "auto" estimates it: the excess of low scores over what the heavy tail of a
@@ -82,10 +85,12 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
     anomaly_score : str, default="auto"
         What `score_samples` gives: "neighbours" (log density of the cells at the code,
         less a multiple of the code's distance to those of training rows),
-        "tempered_elbo" (the ELBO with the KL times 0.3), "log_likelihood", "elbo",
+        "aggregate" (log density of the cells, less 0.3 times how improbable the code
+        is among those of training rows), "log_likelihood", "elbo",
         "reconstruction_probability" (An and Cho, 2015) or "reconstruction" (minus
         the squared error in scaled units). "auto" is "neighbours", for novelties
-        "tempered_elbo".
+        "aggregate". Rows with holes are completed for these two, and scored by the
+        observed cells alone for the others.
     trim : float or "auto", default="auto"
         Share of the worst rows that each training step leaves out, and the linear
         start too, in [0, 0.5]. "auto" is 0.25, for novelties 0.
@@ -133,10 +138,9 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
             Interval(Real, 0, 0.5, closed="right"),
         ],
         "n_estimators": [Interval(Integral, 1, None, closed="left"), _AUTO],
-        "anomaly_score": [StrOptions({"auto", "neighbours", *SCORES})],
+        "anomaly_score": [StrOptions({"auto", "neighbours", "aggregate", *SCORES})],
         "trim": [Interval(Real, 0, 0.5, closed="both"), _AUTO],
         "start": [StrOptions({"auto", "linear", "random", "mixed"})],
-        "prior": [StrOptions({"auto", "normal", "aggregate"})],
     }
 
     def __init__(
@@ -162,7 +166,7 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         beta: float = 1.0,
         kl_warmup: float = 0.0,
         free_bits: float = 0.0,
-        prior: str = "auto",
+        prior: str = "normal",
         n_importance_samples: int | str = "auto",
         alpha: float = 0.01,
         l1_ratio: float = 0.0,
@@ -224,7 +228,7 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         self.anomaly_score = anomaly_score
         self.trim = trim
 
-    _neighbours: Neighbours | None = None
+    _learned_score: Neighbours | Aggregate | None = None
 
     @property
     def _defaults(self) -> Defaults:
@@ -232,19 +236,23 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
 
     @property
     def _score(self) -> Score:
-        if self._neighbours is not None:
-            return self._neighbours
+        if self._learned_score is not None:
+            return self._learned_score
         return SCORES[self._settled["anomaly_score"]]
 
     @property
     def _completes(self) -> bool:
-        name = self._settled["anomaly_score"]
-        return Neighbours.completes if name == "neighbours" else SCORES[name].completes
+        return self._kind_of_score.completes
+
+    @property
+    def _kind_of_score(self) -> Score | type[Neighbours | Aggregate]:
+        """The score, or what learns it."""
+        return _LEARNED.get(name := self._settled["anomaly_score"]) or SCORES[name]
 
     def _learn_score(
         self, model: LatentModel, coded: np.ndarray, training: Training
     ) -> Score:
-        name = self._settled["anomaly_score"]
-        if name != "neighbours":
-            return SCORES[name]
-        return Neighbours.of(model, coded, training.seed)
+        kind = self._kind_of_score
+        if isinstance(kind, Score):
+            return kind
+        return kind.of(model, coded, training.seed)

@@ -112,22 +112,6 @@ class Elbo(ReconstructionProbability):
         return _where_observed(terms, bound)
 
 
-class TemperedElbo(ReconstructionProbability):
-    """The bound with a lower price on the code.
-
-    A code is as long as the columns are many, and its price adds their estimation
-    errors: at full price it drowns the cells of a row that the decoder can't rebuild.
-    """
-
-    most_draws: ClassVar[int] = 4
-    completes: ClassVar[bool] = True
-    price: ClassVar[float] = 0.3
-
-    def rows(self, terms: Terms) -> Tensor:
-        latent = (terms.log_pz - terms.log_qz).mean((0, 1))
-        return super().rows(terms) + self.price * latent
-
-
 class Reconstruction(Score):
     """Minus the squared error of the reconstruction, in coded units.
 
@@ -159,7 +143,6 @@ def _where_observed(terms: Terms, rows: Tensor) -> Tensor:
 SCORES: dict[str, Score] = {
     "log_likelihood": LogLikelihood(),
     "elbo": Elbo(),
-    "tempered_elbo": TemperedElbo(),
     "reconstruction_probability": ReconstructionProbability(),
     "reconstruction": Reconstruction(),
 }

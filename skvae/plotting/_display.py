@@ -20,7 +20,7 @@ SCORE_NAMES = {
     "elbo": "evidence lower bound, nats",
     "reconstruction_probability": "reconstruction log-probability, nats",
     "reconstruction": "minus squared error, scaled units",
-    "tempered_elbo": "tempered lower bound, nats",
+    "aggregate": "lower bound among training codes, nats",
     "neighbours": "log-probability less code distance, nats",
 }
 

@@ -8,8 +8,8 @@ import torch
 from scipy.spatial.distance import cdist
 
 from skvae import VAEAnomalyDetector, VAETransformer
-from skvae.inference.neighbours import Neighbours, aggregate_posterior
 from skvae.inference.scoring import read
+from skvae.inference.training_codes import Neighbours, aggregate_posterior
 from skvae.model.priors import AggregatePosterior
 from skvae.model.terms import Terms
 from skvae.table.raw import RawTable
@@ -28,7 +28,7 @@ def detector(**params: object) -> VAEAnomalyDetector:
 
 def test_distance_is_the_mean_of_the_nearest_of_each_group() -> None:
     fitted = detector()
-    score, model = fitted._neighbours, fitted._model
+    score, model = fitted._learned_score, fitted._model
     assert score is not None
     coded = fitted._encode(10.0 * table(7))
 
@@ -43,7 +43,7 @@ def test_distance_is_the_mean_of_the_nearest_of_each_group() -> None:
 
 def test_both_parts_spread_alike_over_the_training_rows() -> None:
     fitted = detector()
-    score = fitted._neighbours
+    score = fitted._learned_score
 
     def reading(terms: Terms) -> tuple[torch.Tensor, torch.Tensor]:
         return terms.log_px.mean((0, 1)).sum(-1), score.distance(terms)

@@ -1,4 +1,7 @@
-"""How far a row's code is from those of training rows."""
+"""Scores that set a row's code against those of training rows.
+
+They keep codes, no rows.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae._backend import as_tensor, sample_positions
+from skvae._backend import as_array, as_tensor, sample_positions
 from skvae.inference.scoring import Score, read
 from skvae.model.latent import LatentModel
 from skvae.model.priors import AggregatePosterior
@@ -91,6 +94,57 @@ class Neighbours(Score):
         spread = _spread(distance)
         weight = _spread(cells) / spread if spread > 0.0 else 0.0
         return cls(score.codes, float(weight))
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregate(Score):
+    """The evidence lower bound under the density of the training codes.
+
+    Away from every training code that density is next to nothing, which makes it a
+    sharp sign of a new kind of row. Its price is lowered: a code is as long as the
+    columns are many, and at full price it drowns the cells that the decoder can't
+    rebuild.
+
+    Parameters
+    ----------
+    mean, log_variance : ndarray of shape (n_members, n_codes, n_components)
+        Posteriors of training rows.
+    """
+
+    mean: np.ndarray
+    log_variance: np.ndarray
+
+    most_draws: ClassVar[int] = 4
+    completes: ClassVar[bool] = True
+    price: ClassVar[float] = 0.3
+
+    def rows(self, terms: Terms) -> Tensor:
+        posterior = AggregatePosterior(
+            as_tensor(self.mean, terms.z.dtype, terms.z.device),
+            as_tensor(self.log_variance, terms.z.dtype, terms.z.device),
+        )
+        latent = (posterior.log_prob(terms.z) - terms.log_qz).mean((0, 1))
+        return self.cells(terms).sum(-1) + self.price * latent
+
+    def cells(self, terms: Terms) -> Tensor:
+        return terms.log_px.mean((0, 1))
+
+    @classmethod
+    def of(cls, model: LatentModel, coded: np.ndarray, seed: int) -> Aggregate:
+        """Keep the posteriors of training rows.
+
+        Parameters
+        ----------
+        model : LatentModel
+        coded : ndarray of shape (n_rows, n_columns)
+        seed : int
+        """
+        posterior = aggregate_posterior(model, coded, seed)
+        return cls(as_array(posterior.mean), as_array(posterior.log_variance))
+
+
+LEARNED = (Neighbours, Aggregate)
+"""The scores that learn from the training rows."""
 
 
 def aggregate_posterior(
