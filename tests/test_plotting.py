@@ -275,7 +275,7 @@ def test_bars_are_the_contributions_the_longest_first(
     detector: VAEAnomalyDetector,
 ) -> None:
     ax = drawn(ContributionDisplay.from_estimator(detector, TABLE, row=3))
-    parts = detector.explain(TABLE)[3]
+    parts = detector.explain(TABLE).to_numpy()[3]
     order = np.argsort(-np.abs(parts))
     assert_allclose([bar.get_width() for bar in ax.patches], parts[order])
     named = [label.get_text() for label in ax.get_yticklabels()]
@@ -303,12 +303,14 @@ def test_cells_stand_where_their_intervals_say(detector: VAEAnomalyDetector) -> 
     display = VerdictDisplay.from_estimator(detector, TABLE, row=7, max_columns=4)
     ax = drawn(display)
     told = detector.explain(TABLE.iloc[[7]], expected=True)
-    own = np.argsort(told.contributions[0])[:4]
-    assert [label.split(" = ")[0] for label in display.names] == list(
+    own = np.argsort(told.contributions.to_numpy()[0])[:4]
+    assert [label.split(" = ")[0] for label in display.labels] == list(
         TABLE.columns[own]
     )
-    half = (told.high - told.low)[0, own] / 2
-    exact = (TABLE.to_numpy()[7, own] - told.expected[0, own]) / half
+    low, expected, high = (
+        part.to_numpy()[0, own] for part in (told.low, told.expected, told.high)
+    )
+    exact = (TABLE.to_numpy()[7, own] - expected) / ((high - low) / 2)
     assert_allclose(offsets(points(ax)[0])[:, 0], np.clip(exact, -8, 8))
     assert "row 7" in ax.get_title()
     with pytest.raises(ValueError, match="120 rows"):

@@ -181,11 +181,14 @@ def _coded(
     unknown = [value for value, fine in zip(values, can) if not fine]
     if unknown or not values:
         column = schema.columns[j]
-        seen = f" among {list(column.levels)}" if column.levels else ""
-        seen += ", whole numbers" if column.whole and not column.levels else ""
+        can_hold = "values that the column can hold by what it showed in fit"
+        if column.levels:
+            can_hold = f"levels that the column showed in fit, {list(column.levels)}"
+        elif column.whole:
+            can_hold = "whole numbers that the column can hold by what it showed in fit"
         raise ValueError(
-            f"A condition on {key!r} holds values that the column can hold by what it "
-            f"showed in fit{seen}, got {unknown or 'an empty set'}."
+            f"A condition on {key!r} asks for {can_hold}, got "
+            f"{unknown or 'an empty set'}."
         )
     return codes
 

@@ -26,6 +26,8 @@ _POSTERIORS = 1000
 # whose distance is that scale.
 _SCALING_ROWS = 4096
 _BULK = [0.05, 0.95]
+# Codes are of the order of one; below this their distances differ by rounding only.
+_LEAST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +94,7 @@ class Neighbours(Score):
 
         cells, distance = read(model, part, None, both)
         spread = _spread(distance)
-        weight = _spread(cells) / spread if spread > 0.0 else 0.0
+        weight = _spread(cells) / spread if spread > _LEAST_SPREAD else 0.0
         return cls(score.codes, float(weight))
 
 

@@ -69,7 +69,6 @@ class Settings:
     activation: str
     noise: str
     start: str
-    least_noise: float
     variational: bool
     n_importance_samples: int
     free_bits: float
@@ -80,6 +79,7 @@ class Settings:
     keep_start: bool
     plan: Plan
     device: torch.device
+    least_noise: float = 0.0
 
     @property
     def objective(self) -> Objective:
