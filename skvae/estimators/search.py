@@ -73,11 +73,11 @@ class VAESearchCV(BaseSearchCV):
         Whether to score the training rows too.
     halving : bool, default=False
         Successive halving: after a sixteenth, an eighth, a quarter and half of the
-        passes, the candidates in the worse half by the mean over folds of the held-out objective
-        at beta = 1 (of the rows that early stopping holds out of each training fold)
-        stop with what they have. The best is chosen among those that were never
-        stopped; `cv_results_["survived"]` tells them. The scores of the others are
-        those of their unfinished training.
+        passes, the worse half of the candidates stops with what it has: worse by the
+        mean over folds of the held-out objective at beta = 1, on the rows that early
+        stopping holds out of each training fold. The best is chosen among those that
+        were never stopped; `cv_results_["survived"]` tells them. The scores of the
+        others are those of their unfinished training.
 
     Attributes
     ----------
