@@ -21,7 +21,7 @@ from skvae.training.loop import NonFiniteLossError
 from skvae.training.stack import Job, fit_together
 
 # Shares of the passes after which halving drops the worse half of the candidates.
-_RUNGS = (0.125, 0.25, 0.5)
+_RUNGS = (0.0625, 0.125, 0.25, 0.5)
 
 
 @dataclass(frozen=True)

@@ -72,12 +72,12 @@ class VAESearchCV(BaseSearchCV):
     return_train_score : bool, default=False
         Whether to score the training rows too.
     halving : bool, default=False
-        Successive halving: after an eighth, a quarter and half of the passes, the
-        candidates in the worse half by the mean over folds of the held-out objective
-        at beta = 1 (of the rows that early stopping holds out of each training fold)
-        stop with what they have. The best is chosen among those that were never
-        stopped; `cv_results_["survived"]` tells them. The scores of the others are
-        those of their unfinished training.
+        Successive halving: after a sixteenth, an eighth, a quarter and half of the
+        passes, the worse half of the candidates stops with what it has: worse by the
+        mean over folds of the held-out objective at beta = 1, on the rows that early
+        stopping holds out of each training fold. The best is chosen among those that
+        were never stopped; `cv_results_["survived"]` tells them. The scores of the
+        others are those of their unfinished training.
 
     Attributes
     ----------
