@@ -30,7 +30,7 @@ from skvae._version import __version__
 from skvae.estimators.anomaly import VAEAnomalyDetector
 from skvae.estimators.imputer import VAEImputer
 from skvae.estimators.transformer import VAETransformer
-from skvae.inference.training_codes import LEARNED
+from skvae.inference.aggregate import Aggregate
 from skvae.model.incomplete import Completion
 from skvae.model.latent import LatentModel
 from skvae.table.containers import Container
@@ -45,7 +45,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     cls.__name__: cls for cls in (VAETransformer, VAEAnomalyDetector, VAEImputer)
 }
 RECORDS: dict[str, type[Any]] = {
-    cls.__name__: cls for cls in (Schema, Column, Container, Completion, *LEARNED)
+    cls.__name__: cls for cls in (Schema, Column, Container, Completion, Aggregate)
 }
 
 # The digest stands inside what it is a digest of, which for that is written with zeros

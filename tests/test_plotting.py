@@ -182,10 +182,7 @@ def test_colours_are_scores_with_the_lowest_on_top(
     shown = points(drawn(display))[0]
     scores = detector.score_samples(TABLE)
     assert_allclose(shown.get_array(), np.sort(scores)[::-1])
-    assert (
-        display.figure_.axes[1].get_ylabel()
-        == "log-probability less code distance, nats"
-    )
+    assert display.figure_.axes[1].get_ylabel() == "log-probability at the code, nats"
     # One row far below the others leaves them the scale of colours.
     assert scores[7] == scores.min() < shown.norm.vmin < np.quantile(scores, 0.25)
 

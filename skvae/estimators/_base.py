@@ -36,9 +36,9 @@ from skvae.estimators._summary import (
     summarise,
 )
 from skvae.estimators._tables import read_table
+from skvae.inference.aggregate import Aggregate, aggregate_posterior
 from skvae.inference.explanation import contributions
 from skvae.inference.scoring import Score, draw_bank
-from skvae.inference.training_codes import LEARNED, aggregate_posterior
 from skvae.model.incomplete import Completion
 from skvae.model.latent import LatentModel
 from skvae.model.priors import AggregatePosterior, StandardNormal
@@ -477,7 +477,7 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         validation = np.asarray(history.validation) + jacobian
         return {
             **answering,
-            "_learned_score": score if isinstance(score, LEARNED) else None,
+            "_aggregate": score if isinstance(score, Aggregate) else None,
             "_architecture": {name: getattr(settings, name) for name in _ARCHITECTURE},
             "_mean_contributions": contribution,
             "base_score_": float(contribution.sum()),

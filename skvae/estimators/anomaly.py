@@ -13,8 +13,8 @@ from skvae.estimators._base import Training
 from skvae.estimators._codes import Codes
 from skvae.estimators._parameters import Defaults, documented
 from skvae.estimators._verdicts import Verdicts
+from skvae.inference.aggregate import Aggregate
 from skvae.inference.scoring import SCORES, Score
-from skvae.inference.training_codes import Aggregate, Neighbours
 from skvae.model.latent import LatentModel
 
 _AUTO = StrOptions({"auto"})
@@ -33,7 +33,7 @@ _OUTLIERS = Defaults(
         "start": "mixed",
         "trim": 0.25,
         "early_stopping": False,
-        "anomaly_score": "neighbours",
+        "anomaly_score": "code_likelihood",
     },
 )
 _NOVELTIES = Defaults(
@@ -53,11 +53,6 @@ _NOVELTIES = Defaults(
         "anomaly_score": "aggregate",
     },
 )
-
-_LEARNED: dict[str, type[Neighbours | Aggregate]] = {
-    "neighbours": Neighbours,
-    "aggregate": Aggregate,
-}
 
 
 @documented("detector")
@@ -83,14 +78,13 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         Independently trained models whose scores are put together. "auto" is 4, for
         novelties 1.
     anomaly_score : str, default="auto"
-        What `score_samples` gives: "neighbours" (log density of the cells at the code,
-        less a multiple of the code's distance to those of training rows),
-        "aggregate" (log density of the cells, less 0.3 times how improbable the code
-        is among those of training rows), "log_likelihood", "elbo",
-        "reconstruction_probability" (An and Cho, 2015) or "reconstruction" (minus
-        the squared error in scaled units). "auto" is "neighbours", for novelties
-        "aggregate". Rows with holes are completed for these two, and scored by the
-        observed cells alone for the others.
+        What `score_samples` gives: "code_likelihood" (log density of the cells at the
+        code), "aggregate" (the same, less 0.3 times how improbable the code is among
+        those of training rows), "log_likelihood", "elbo", "reconstruction_probability"
+        (An and Cho, 2015) or "reconstruction" (minus the squared error in scaled
+        units). "auto" is "code_likelihood", for novelties "aggregate". Rows with holes
+        are completed for these two, and scored by the observed cells alone for the
+        others.
     trim : float or "auto", default="auto"
         Share of the worst rows that each training step leaves out, and the linear
         start too, in [0, 0.5]. "auto" is 0.25, for novelties 0.
@@ -138,7 +132,7 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
             Interval(Real, 0, 0.5, closed="right"),
         ],
         "n_estimators": [Interval(Integral, 1, None, closed="left"), _AUTO],
-        "anomaly_score": [StrOptions({"auto", "neighbours", "aggregate", *SCORES})],
+        "anomaly_score": [StrOptions({"auto", "aggregate", *SCORES})],
         "trim": [Interval(Real, 0, 0.5, closed="both"), _AUTO],
         "start": [StrOptions({"auto", "linear", "random", "mixed"})],
     }
@@ -228,7 +222,7 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         self.anomaly_score = anomaly_score
         self.trim = trim
 
-    _learned_score: Neighbours | Aggregate | None = None
+    _aggregate: Aggregate | None = None
 
     @property
     def _defaults(self) -> Defaults:
@@ -236,23 +230,19 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
 
     @property
     def _score(self) -> Score:
-        if self._learned_score is not None:
-            return self._learned_score
+        if self._aggregate is not None:
+            return self._aggregate
         return SCORES[self._settled["anomaly_score"]]
 
     @property
     def _completes(self) -> bool:
-        return self._kind_of_score.completes
-
-    @property
-    def _kind_of_score(self) -> Score | type[Neighbours | Aggregate]:
-        """The score, or what learns it."""
-        return _LEARNED.get(name := self._settled["anomaly_score"]) or SCORES[name]
+        name = self._settled["anomaly_score"]
+        return Aggregate.completes if name == "aggregate" else SCORES[name].completes
 
     def _learn_score(
         self, model: LatentModel, coded: np.ndarray, training: Training
     ) -> Score:
-        kind = self._kind_of_score
-        if isinstance(kind, Score):
-            return kind
-        return kind.of(model, coded, training.seed)
+        name = self._settled["anomaly_score"]
+        if name == "aggregate":
+            return Aggregate.of(model, coded, training.seed)
+        return SCORES[name]

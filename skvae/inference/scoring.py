@@ -104,6 +104,13 @@ class ReconstructionProbability(Score):
         return terms.log_px.mean((0, 1))
 
 
+class CodeLikelihood(ReconstructionProbability):
+    """Log density of the cells at the row's code, the posterior mean."""
+
+    has_draws: ClassVar[bool] = False
+    completes: ClassVar[bool] = True
+
+
 class Elbo(ReconstructionProbability):
     """The evidence lower bound at beta = 1, mean of the members."""
 
@@ -143,6 +150,7 @@ def _where_observed(terms: Terms, rows: Tensor) -> Tensor:
 SCORES: dict[str, Score] = {
     "log_likelihood": LogLikelihood(),
     "elbo": Elbo(),
+    "code_likelihood": CodeLikelihood(),
     "reconstruction_probability": ReconstructionProbability(),
     "reconstruction": Reconstruction(),
 }

@@ -21,7 +21,7 @@ SCORE_NAMES = {
     "reconstruction_probability": "reconstruction log-probability, nats",
     "reconstruction": "minus squared error, scaled units",
     "aggregate": "lower bound among training codes, nats",
-    "neighbours": "log-probability less code distance, nats",
+    "code_likelihood": "log-probability at the code, nats",
 }
 
 # Scores this many interquartile ranges below the median share the end of a scale, so

@@ -1,0 +1,88 @@
+"""The score by the training codes, and what both default scores promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from skvae import VAEAnomalyDetector
+from skvae.inference.aggregate import Aggregate
+
+
+def table(n_rows: int = 150) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    loadings = rng.normal(size=(3, 5))
+    rows = rng.normal(size=(n_rows, 8))
+    return rows[:, :3] @ loadings + 0.5 * rows[:, 3:]
+
+
+def detector(**params: object) -> VAEAnomalyDetector:
+    return VAEAnomalyDetector(max_iter=3, random_state=0, **params).fit(table())
+
+
+@pytest.mark.parametrize("novelty", [False, True])
+def test_score_falls_with_the_distance_from_the_table(novelty: bool) -> None:
+    fitted = detector(novelty=novelty)
+    X = table()
+    least = fitted.score_samples(X).min()
+    # Along the leading component too, which the decoder follows furthest.
+    leading = np.linalg.svd(X - X.mean(0))[2][0]
+    for direction in (np.random.default_rng(1).normal(size=5), leading):
+        scores = fitted.score_samples(np.outer([30.0, 1e2, 1e3, 1e6], direction))
+        assert np.isfinite(scores).all()
+        assert (np.diff(scores) < 0).all()
+        assert scores[0] < least
+
+
+@pytest.mark.parametrize("novelty", [False, True])
+def test_parts_of_the_default_score_sum_to_it(novelty: bool) -> None:
+    fitted, X = detector(novelty=novelty), table()
+    total = fitted.explain(X).sum(axis=1) + fitted.base_score_
+    np.testing.assert_allclose(total, fitted.score_samples(X), rtol=1e-9)
+
+
+def test_aggregate_holds_the_codes_of_the_rows_trained_on() -> None:
+    X = table()
+    fitted = detector(novelty=True, early_stopping=True)
+    codes = fitted._aggregate.mean[0]
+    assert cdist(codes, fitted.transform(X)).min(axis=1).max() < 1e-6
+    n_learned = len(X) - fitted._kept_back(len(X)).sum()
+    assert len(codes) == n_learned - round(0.1 * n_learned)
+
+
+def test_aggregate_keeps_a_thousand_codes() -> None:
+    coded = np.random.default_rng(0).normal(size=(1500, 5))
+    assert Aggregate.of(detector()._model, coded, seed=0).mean.shape[:2] == (4, 1000)
+
+
+@pytest.mark.parametrize("novelty", [False, True])
+def test_holes_are_filled_by_the_gaussian_mean_before_scoring(novelty: bool) -> None:
+    X = table()
+    fitted = VAEAnomalyDetector(max_iter=3, random_state=0, novelty=novelty).fit(X)
+    holed = X.copy()
+    holed[::2, 1] = holed[1::3, 3] = np.nan
+    learned = X[~fitted._kept_back(len(X))]
+    mean, covariance = learned.mean(0), np.cov(learned.T, bias=True)
+    # The ridge under which holes are predicted, of standardised columns.
+    covariance += 0.01 * np.diag(np.diag(covariance))
+    filled = holed.copy()
+    for row in filled:
+        m, o = np.isnan(row), ~np.isnan(row)
+        gain = np.linalg.solve(covariance[np.ix_(o, o)], covariance[np.ix_(o, m)])
+        row[m] = mean[m] + (row[o] - mean[o]) @ gain
+    np.testing.assert_allclose(
+        fitted.score_samples(holed), fitted.score_samples(filled), rtol=1e-6
+    )
+
+
+def test_level_of_a_hole_is_the_commonest() -> None:
+    rng = np.random.default_rng(0)
+    words = np.array(["a", "b", "b"], dtype=object)[rng.integers(0, 3, 90)]
+    X = np.column_stack([rng.normal(size=(90, 2)).astype(object), words])
+    fitted = VAEAnomalyDetector(max_iter=3, random_state=0).fit(X)
+    holed, filled = X[:20].copy(), X[:20].copy()
+    holed[:, 2], filled[:, 2] = None, "b"
+    np.testing.assert_allclose(
+        fitted.score_samples(holed), fitted.score_samples(filled), rtol=1e-9
+    )
