@@ -24,7 +24,7 @@ from skvae._version import __version__
 if TYPE_CHECKING:
     from skvae.estimators.anomaly import VAEAnomalyDetector
 
-# Fewer rows than the detector needs to hold some out.
+# With fewer rows there is nothing to tell what is normal from.
 _LEAST_ROWS = 10
 
 DESCRIPTION = "Variational autoencoders for tables."
@@ -39,7 +39,7 @@ delimiter (comma, semicolon, tab, bar) is recognised."""
 SCORED = """\
 With --output the file's rows are written again, all of them in their order, with these
 columns behind them:
-  score    log-density bound of the row, nats; higher is more normal
+  score    log-density of the row's cells at its code, nats; higher is more normal
   p_value  how often a row like those of the table scores as low
   outlier  1 or 0
   reason   the columns that lower the score most: value (nats against the mean row)

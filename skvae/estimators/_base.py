@@ -1,4 +1,4 @@
-"""What both estimators are: parameters, fitting, fitted state."""
+"""What all estimators are: parameters, fitting, fitted state."""
 
 from __future__ import annotations
 
@@ -465,7 +465,7 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         learned = np.delete(training.coded.values, held_out, axis=0)
         answering = self._answering(training, model, learned)
         coded = training.coded.values[part]
-        summary = summarise(model, coded)
+        summary = summarise(model, coded, training.weight_of_part)
         score = self._learn_score(model, learned, training)
         parts = contributions(model, coded, answering["_bank"], score)
         if score.has_units:

@@ -30,17 +30,21 @@ class Summary:
     noise: np.ndarray
 
 
-def summarise(model: LatentModel, coded: np.ndarray) -> Summary:
-    """Averages over some coded rows."""
+def summarise(
+    model: LatentModel, coded: np.ndarray, weight: np.ndarray | None
+) -> Summary:
+    """Weighted averages over some coded rows."""
 
     def reading(terms: Terms) -> tuple[torch.Tensor, ...]:
-        variance = model.likelihood.variance(terms.params)
-        if variance.shape[2] == 1:
-            variance = variance.expand(-1, -1, terms.x.shape[1], -1)
-        return terms.kl.mean(0), terms.mean[0], variance.mean((0, 1))
+        variance = terms.of_draws(model.likelihood.variance(terms.params))
+        return terms.kl.mean(0), terms.mean[0], variance.mean(0)
+
+    def average(values: np.ndarray) -> np.ndarray:
+        return np.average(values, axis=0, weights=weight)
 
     kl, mean, noise = read(model, coded, None, reading)
-    return Summary(kl.mean(0), mean.var(0), noise.mean(0))
+    spread = average(np.square(mean - average(mean)))
+    return Summary(average(kl), spread, average(noise))
 
 
 def coded_table(

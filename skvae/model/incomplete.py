@@ -187,27 +187,32 @@ class Completion:
     covariance : ndarray of shape (n_columns, n_columns)
         Such a column stands apart from all others.
     whole : ndarray of bool of shape (n_columns,)
-        Columns of whole numbers.
+        Columns of whole numbers, from zero on.
+    most : ndarray of shape (n_columns,)
+        Their largest ones; infinite for counts.
     """
 
     mean: np.ndarray
     covariance: np.ndarray
     whole: np.ndarray
+    most: np.ndarray
 
     @classmethod
     def of(
         cls, coded: np.ndarray, likelihood: TableLikelihood, weight: np.ndarray | None
     ) -> Completion:
         """Learn from coded rows (n_rows, n_columns), holes or not."""
-        kinds = np.array(likelihood.kinds)
-        mean, covariance = em_moments(coded, weight)
-        for j in np.flatnonzero(kinds == "categorical"):
-            mean[j] = np.argmax(likelihood.levels[j])
-            covariance[j], covariance[:, j] = 0.0, 0.0
-            covariance[j, j] = 1.0
-        if len(kinds) > _WIDE:
-            covariance = np.diag(np.diag(covariance))
-        return cls(mean, covariance, ~np.array(likelihood.continuous, dtype=bool))
+        if coded.shape[1] > _WIDE:
+            mean, covariance = np.nanmean(coded, 0), np.diag(np.nanvar(coded, 0))
+        else:
+            mean, covariance = em_moments(coded, weight)
+        for j, kind in enumerate(likelihood.kinds):
+            if kind == "categorical":
+                mean[j] = np.argmax(likelihood.levels[j])
+                covariance[j], covariance[:, j] = 0.0, 0.0
+                covariance[j, j] = 1.0
+        most = np.array([n - 1.0 if n else np.inf for n in likelihood.n_levels])
+        return cls(mean, covariance, ~np.array(likelihood.continuous, bool), most)
 
     def __call__(self, coded: np.ndarray) -> np.ndarray:
         """The rows with their holes filled; a copy where there are any."""
@@ -226,7 +231,7 @@ class Completion:
             _RIDGE,
         )
         values = filled.numpy() * scale + self.mean
-        values[:, self.whole] = np.rint(np.maximum(values[:, self.whole], 0.0))
+        values = np.where(self.whole, np.rint(np.clip(values, 0.0, self.most)), values)
         completed = coded.copy()
         completed[holed] = np.where(missing[holed], values, coded[holed])
         return completed

@@ -170,7 +170,8 @@ def test_rows_without_cells_score_0_at_the_mean_of_the_prior(cls: type[Any]) -> 
         n_components=2, likelihood={"count": "poisson"}, max_iter=2, random_state=0
     )
     if cls is VAEAnomalyDetector:
-        model.set_params(n_estimators=2)
+        # Its default score completes rows.
+        model.set_params(n_estimators=2, anomaly_score="log_likelihood")
     scores = model.fit(frame).score_samples(frame)
     assert scores[[2, 40]].tolist() == [0.0, 0.0]
     assert (model.elbo(frame)[[2, 40]] == 0.0).all()
@@ -223,3 +224,26 @@ def test_observed_cells_keep_their_bits(dtype: str) -> None:
     whole = pd.DataFrame({"id": [2**62 + 1, 2**62 + 3, 5] * 20, "x": X[:, 0]})
     done = VAEImputer(max_iter=2, random_state=0).fit(whole).impute(whole)
     pd.testing.assert_series_equal(done["id"], whole["id"])
+
+
+def test_completed_levels_are_among_those_of_the_column() -> None:
+    rng = np.random.default_rng(0)
+    size = rng.normal(size=80)
+    frame = pd.DataFrame(
+        {
+            "size": size,
+            "big": size > 0,
+            "grade": pd.Categorical(
+                np.select([size < -0.5, size < 0.5], ["low", "mid"], "high"),
+                categories=["low", "mid", "high"],
+                ordered=True,
+            ),
+        }
+    )
+    detector = VAEAnomalyDetector(max_iter=2, random_state=0).fit(frame)
+    far = frame[:2].assign(size=[80.0, -80.0]).astype({"big": object, "grade": object})
+    far[["big", "grade"]] = None
+    assert np.isfinite(detector.score_samples(far)).all()
+    full = detector._completion(detector._encode(detector._check(far)))
+    assert sorted(full[0, 1:]) == [1.0, 2.0]
+    assert full[1, 1:].tolist() == [0.0, 0.0]
