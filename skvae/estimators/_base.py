@@ -6,8 +6,6 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,10 +15,10 @@ from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import _check_sample_weight
 
-from skvae._backend import fresh_seed, sample_positions
+from skvae._backend import fresh_seed
 from skvae._version import __version__
 from skvae.estimators._callbacks import CallbackSupportMixin, FitTask
-from skvae.estimators._fitted import encode, log_jacobian
+from skvae.estimators._fitted import encode
 from skvae.estimators._parameters import (
     CONSTRAINTS,
     Defaults,
@@ -36,20 +34,18 @@ from skvae.estimators._summary import (
     summarise,
 )
 from skvae.estimators._tables import read_table
+from skvae.estimators._training import Training
 from skvae.inference.aggregate import Aggregate, aggregate_posterior
 from skvae.inference.explanation import contributions
 from skvae.inference.scoring import Score, draw_bank
-from skvae.model.incomplete import Completion
 from skvae.model.latent import LatentModel
 from skvae.model.priors import AggregatePosterior, StandardNormal
 from skvae.table.containers import Container
 from skvae.table.raw import RawTable
 from skvae.table.schema import Schema
-from skvae.training.fit import CodedTable, Settings, fit_model, partial_fit_model
+from skvae.training.fit import Settings, fit_model, partial_fit_model
 from skvae.training.history import History
 
-# Rows on which the averages of a fitted model are taken.
-_SUMMARY_ROWS = 1000
 # Burda et al. (2016) call a component active above this variance of its mean.
 _ACTIVE_VARIANCE = 0.01
 # What a fit that goes on from an earlier one can't change.
@@ -63,48 +59,6 @@ _ARCHITECTURE = (
 )
 # From a warning up to the caller of `fit`, past scikit-learn's wrapper.
 _CALLER = 4
-
-
-@dataclass(frozen=True)
-class Training:
-    """A table on its way through a fit.
-
-    Nothing is fitted to the rows that are ``kept``.
-    """
-
-    raw: RawTable
-    schema: Schema
-    container: Container
-    coded: CodedTable
-    settings: Settings
-    seed: int
-    kept: RawTable | None = None
-    kept_weight: np.ndarray | None = None
-    completion: Completion | None = None
-
-    @cached_property
-    def part(self) -> np.ndarray:
-        """Positions of the rows on which averages are taken."""
-        return sample_positions(len(self.raw), _SUMMARY_ROWS, self.seed)
-
-    @cached_property
-    def weight_of_part(self) -> np.ndarray | None:
-        """Their weights."""
-        weight = self.coded.weight
-        return None if weight is None else weight[self.part]
-
-    @cached_property
-    def jacobian(self) -> float:
-        """Mean of what turns a row's coded density into one in the user's units."""
-        rows = self.log_jacobian_of_part.sum(axis=1)
-        return float(np.average(rows, weights=self.weight_of_part))
-
-    @cached_property
-    def log_jacobian_of_part(self) -> np.ndarray:
-        """What turns the densities of these rows' cells into ones in user's units."""
-        return log_jacobian(
-            self.schema, self.raw.take(self.part), self.coded.values[self.part]
-        )
 
 
 class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):

@@ -14,7 +14,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_method_params
 
-from skvae.estimators._base import BaseVAE, Training
+from skvae.estimators._base import BaseVAE
+from skvae.estimators._training import Training
 from skvae.model.latent import LatentModel
 from skvae.training.fit import start_model
 from skvae.training.loop import NonFiniteLossError

@@ -9,7 +9,8 @@ import numpy as np
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
-from skvae.estimators._base import BaseVAE, Training
+from skvae.estimators._base import BaseVAE
+from skvae.estimators._training import Training
 from skvae.inference.calibration import (
     Chances,
     conformal_p_values,

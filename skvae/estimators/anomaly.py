@@ -9,9 +9,10 @@ import numpy as np
 from sklearn.base import OutlierMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skvae.estimators._base import Training
 from skvae.estimators._codes import Codes
-from skvae.estimators._parameters import Defaults, documented
+from skvae.estimators._documentation import documented
+from skvae.estimators._parameters import Defaults
+from skvae.estimators._training import Training
 from skvae.estimators._verdicts import Verdicts
 from skvae.inference.aggregate import Aggregate
 from skvae.inference.scoring import SCORES, Score

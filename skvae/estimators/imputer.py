@@ -9,9 +9,11 @@ from sklearn.base import TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from skvae.estimators._base import BaseVAE, Training
-from skvae.estimators._parameters import DENSITY, Defaults, documented
+from skvae.estimators._base import BaseVAE
+from skvae.estimators._documentation import documented
+from skvae.estimators._parameters import DENSITY, Defaults
 from skvae.estimators._tables import PRESERVED_DTYPES
+from skvae.estimators._training import Training
 from skvae.model.latent import LatentModel
 from skvae.training.history import History
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from skvae.estimators._base import BaseVAE
 from skvae.estimators._codes import Codes
-from skvae.estimators._parameters import DENSITY, Defaults, documented
+from skvae.estimators._documentation import documented
+from skvae.estimators._parameters import DENSITY, Defaults
 
 
 @documented("transformer")

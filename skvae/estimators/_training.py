@@ -1,0 +1,61 @@
+"""A table on its way through a fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from skvae._backend import sample_positions
+from skvae.estimators._fitted import log_jacobian
+from skvae.model.incomplete import Completion
+from skvae.table.containers import Container
+from skvae.table.raw import RawTable
+from skvae.table.schema import Schema
+from skvae.training.fit import CodedTable, Settings
+
+# Rows on which the averages of a fitted model are taken.
+_SUMMARY_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Training:
+    """A table on its way through a fit.
+
+    Nothing is fitted to the rows that are ``kept``.
+    """
+
+    raw: RawTable
+    schema: Schema
+    container: Container
+    coded: CodedTable
+    settings: Settings
+    seed: int
+    kept: RawTable | None = None
+    kept_weight: np.ndarray | None = None
+    completion: Completion | None = None
+
+    @cached_property
+    def part(self) -> np.ndarray:
+        """Positions of the rows on which averages are taken."""
+        return sample_positions(len(self.raw), _SUMMARY_ROWS, self.seed)
+
+    @cached_property
+    def weight_of_part(self) -> np.ndarray | None:
+        """Their weights."""
+        weight = self.coded.weight
+        return None if weight is None else weight[self.part]
+
+    @cached_property
+    def jacobian(self) -> float:
+        """Mean of what turns a row's coded density into one in the user's units."""
+        rows = self.log_jacobian_of_part.sum(axis=1)
+        return float(np.average(rows, weights=self.weight_of_part))
+
+    @cached_property
+    def log_jacobian_of_part(self) -> np.ndarray:
+        """What turns the densities of these rows' cells into ones in user's units."""
+        return log_jacobian(
+            self.schema, self.raw.take(self.part), self.coded.values[self.part]
+        )
