@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -22,7 +23,7 @@ from skvae.inference.explanation import contributions
 from skvae.inference.imputation import conditional_mean
 from skvae.inference.repair import expected_cells, mend
 from skvae.model.latent import LatentModel
-from skvae.table.raw import RawTable
+from skvae.table.raw import RawTable, as_floats
 from skvae.training.history import History
 
 # Share of the rows that calibrate the p-values and are kept from everything else, at
@@ -85,6 +86,7 @@ class Verdicts(BaseVAE):
         held_out: np.ndarray,
     ) -> dict[str, Any]:
         fitted = super()._fitted(training, model, history, held_out)
+        fitted["_score_name"] = self._settled["anomaly_score"]
         probe, weight = self._with(fitted), training.coded.weight
         scores, calibration = probe._scores(training.raw, probe._score), np.empty(0)
         if training.kept is not None:
@@ -176,7 +178,9 @@ class Verdicts(BaseVAE):
             Small for outliers, never below one over one more than the number of
             calibration rows (a fifth of the training table that `fit` keeps back, or
             those of `calibrate`); all 1 where there are none, as after a fit to fewer
-            than 50 rows.
+            than 50 rows. After `partial_fit` they are those of the latest call alone,
+            as scores of earlier ones do not hold for the model trained further: where
+            the latest batch had fewer than 50 rows there are none until `calibrate`.
 
         Notes
         -----
@@ -204,8 +208,10 @@ class Verdicts(BaseVAE):
             rows, k of them outliers, something can be selected only where there are
             more than about m / (k fdr) calibration rows.
         """
-        check_scalar(fdr, "fdr", (float, int), min_val=0, max_val=1)
-        return discoveries(self.p_values(X), fdr)
+        check_scalar(
+            fdr, "fdr", Real, min_val=0, max_val=1, include_boundaries="neither"
+        )
+        return discoveries(self.p_values(X), float(fdr))
 
     def outlier_probability(self, X: Any) -> np.ndarray:
         """Chance that each row is an outlier, given its score.
@@ -319,25 +325,61 @@ class Verdicts(BaseVAE):
             passes `offset_` by no replacement has every cell replaced.
         """
         raw = self._check(X)
-        model, coded = self._model_for(raw.dtype), self._encode(raw)
-        schema = self._schema
+        odd = np.flatnonzero(self._decide(raw))
+        if not len(odd):
+            return self._container.complete(X, raw, np.zeros(raw.shape, dtype=bool))
+        replaced = np.zeros(raw.shape, dtype=bool)
+        part = raw.take(odd)
+        # What its column cannot hold is wrong whatever the other cells are.
+        wrong = self._schema.unseen_log_mass(part) < 0
+        part = replace(part, numbers=as_floats(part.dense()))
+        replaced[odd] = self._mended(part, wrong)
+        done = self._container.complete(X, self._filled(raw, replaced), replaced)
+        # The container may hold less than the float64 that was scored.
+        left = odd[self._decide(self._check(done))[odd]]
+        if replaced[left].all():
+            return done
+        replaced[left] = True
+        return self._container.complete(X, self._filled(raw, replaced), replaced)
 
-        def fill(holed: np.ndarray) -> np.ndarray:
-            return conditional_mean(model, holed, self._bank)
+    def _mended(self, raw: RawTable, wrong: np.ndarray) -> np.ndarray:
+        """Which cells of outliers to replace, bool (n_rows, n_features)."""
+        score, active = self._score, self._schema.active
+        model = self._model_for(raw.dtype)
+
+        def fill(rows: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            whole = wrong[rows]
+            whole[:, active] = own
+            table = self._filled(raw.take(rows), whole)
+            return self._encode(table), self._scores(table, score)
 
         def explain(rows: np.ndarray) -> np.ndarray:
-            parts = contributions(model, rows, self._bank, self._score)
-            return parts - self._mean_contributions[schema.active]
+            parts = contributions(model, self._seen(rows, score), self._bank, score)
+            return parts - self._mean_contributions[active]
 
-        def score(rows: np.ndarray) -> np.ndarray:
-            return self._scores(schema.decode(rows), self._score)
+        replaced = wrong.copy()
+        replaced[:, active] = mend(wrong[:, active], fill, explain, self.offset_)
+        return replaced
 
-        replaced = np.zeros(raw.shape, dtype=bool)
-        # What its column cannot hold is wrong whatever the other cells are.
-        replaced[self._decide(raw)] = schema.unseen_log_mass(raw)[self._decide(raw)] < 0
-        replaced[:, schema.active] |= mend(coded, fill, explain, score, self.offset_)
-        coded[replaced[:, schema.active]] = np.nan
-        return self._container.complete(X, schema.decode(fill(coded)), replaced)
+    def _filled(self, raw: RawTable, replaced: np.ndarray) -> RawTable:
+        """The table with these cells as the others of their row make them likely.
+
+        Whole numbers where a column held no others, as a container of integers would
+        round them.
+        """
+        schema, active = self._schema, self._schema.active
+        coded = self._encode(raw)
+        coded[replaced[:, active]] = np.nan
+        model = self._model_for(np.dtype(np.float64))
+        likely = schema.decode(conditional_mean(model, coded, self._bank))
+        whole = [column.whole for column in schema.columns]
+        numbers = np.where(whole, np.rint(likely.numbers), likely.numbers)
+        text = {}
+        for j in {*likely.text, *raw.text}:
+            cells = raw.column(j).astype(object)
+            cells[replaced[:, j]] = likely.column(j)[replaced[:, j]]
+            text[j] = cells
+        return RawTable(np.where(replaced, numbers, raw.dense()), text)
 
     # -- private twins -----------------------------------------------------------
 

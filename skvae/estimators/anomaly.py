@@ -224,6 +224,7 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         self.trim = trim
 
     _aggregate: Aggregate | None = None
+    _score_name: str
 
     @property
     def _defaults(self) -> Defaults:
@@ -231,9 +232,10 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
 
     @property
     def _score(self) -> Score:
+        # The one that `offset_` was set by, whatever the parameters are by now.
         if self._aggregate is not None:
             return self._aggregate
-        return SCORES[self._settled["anomaly_score"]]
+        return SCORES[self._score_name]
 
     @property
     def _completes(self) -> bool:

@@ -53,10 +53,9 @@ def expected_cells(
 
 
 def mend(
-    coded: np.ndarray,
-    fill: Callable[[np.ndarray], np.ndarray],
+    wrong: np.ndarray,
+    fill: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
     explain: Callable[[np.ndarray], np.ndarray],
-    score: Callable[[np.ndarray], np.ndarray],
     offset: float,
 ) -> np.ndarray:
     """Replace as few cells as make each row pass the threshold.
@@ -67,26 +66,26 @@ def mend(
 
     Parameters
     ----------
-    coded : ndarray of shape (n_rows, n_columns)
+    wrong : ndarray of bool of shape (n_rows, n_columns)
+        Cells that are replaced in any case.
     fill : callable
-        Rows with NaN to rows with their conditional means there.
+        Positions of rows (n,) and which of their cells to replace (n, n_columns) to
+        the rows with all these cells replaced jointly, and to their scores (n,).
     explain : callable
-        Rows to the parts of their scores, (n_rows, n_columns).
-    score : callable
-        Rows to scores, (n_rows,).
+        Rows to the parts of their scores, (n, n_columns).
     offset : float
         Least score that passes.
 
     Returns
     -------
     ndarray of bool of shape (n_rows, n_columns)
-        Cells to replace by `fill`.
+        Cells to replace by `fill`; all of a row that passes by no replacement.
     """
-    replaced = np.zeros(coded.shape, dtype=bool)
-    current = coded.copy()
-    failing = np.flatnonzero(score(coded) < offset)
-    n_tried = min(_CANDIDATES, coded.shape[1])
-    for _ in range(coded.shape[1]):
+    replaced, n_columns = wrong.copy(), wrong.shape[1]
+    current, scores = fill(np.arange(len(wrong)), replaced)
+    failing = np.flatnonzero(scores < offset)
+    n_tried = min(_CANDIDATES, n_columns)
+    for _ in range(n_columns):
         if not len(failing):
             break
         parts = explain(current[failing])
@@ -94,35 +93,28 @@ def mend(
         candidates = np.argsort(parts, axis=1, kind="stable")[:, :n_tried]
         tried = np.repeat(replaced[failing][:, None], n_tried, axis=1)
         np.put_along_axis(tried, candidates[:, :, None], True, axis=2)
-        filled = _filled(coded[failing][:, None], tried, fill)
-        scores = score(filled.reshape(-1, coded.shape[1])).reshape(-1, n_tried)
+        filled, scores = fill(np.repeat(failing, n_tried), tried.reshape(-1, n_columns))
+        scores = scores.reshape(-1, n_tried)
         best, rows = scores.argmax(1), np.arange(len(failing))
-        replaced[failing], current[failing] = tried[rows, best], filled[rows, best]
+        replaced[failing] = tried[rows, best]
+        current[failing] = filled[n_tried * rows + best]
         failing = failing[scores[rows, best] < offset]
-    return _spared(coded, replaced, fill, score, offset)
+    return _spared(replaced, wrong, fill, offset)
 
 
 def _spared(
-    coded: np.ndarray,
     replaced: np.ndarray,
-    fill: Callable[[np.ndarray], np.ndarray],
-    score: Callable[[np.ndarray], np.ndarray],
+    wrong: np.ndarray,
+    fill: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
     offset: float,
 ) -> np.ndarray:
     """The replaced cells less those without which the row passes too."""
-    for column in np.flatnonzero((replaced.sum(1) > 1) @ replaced):
-        rows = np.flatnonzero(replaced[:, column] & (replaced.sum(1) > 1))
-        tried = replaced[rows]
-        tried[:, column] = False
-        passes = score(_filled(coded[rows], tried, fill)) >= offset
-        replaced[rows[passes], column] = False
+    for column in range(replaced.shape[1]):
+        can = replaced[:, column] & ~wrong[:, column] & (replaced.sum(1) > 1)
+        rows = np.flatnonzero(can)
+        if len(rows):
+            tried = replaced[rows]
+            tried[:, column] = False
+            passes = fill(rows, tried)[1] >= offset
+            replaced[rows[passes], column] = False
     return replaced
-
-
-def _filled(
-    coded: np.ndarray, replaced: np.ndarray, fill: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """The rows with these cells replaced; cells that were missing stay so."""
-    holed = np.where(replaced, np.nan, coded)
-    filled = fill(holed.reshape(-1, holed.shape[-1])).reshape(holed.shape)
-    return np.where(replaced, filled, holed)

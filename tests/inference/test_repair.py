@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -44,14 +47,27 @@ def test_expected_cells_are_those_of_the_gaussian() -> None:
     assert_allclose(width.mean(), 2 * 1.645, rtol=0.08)
 
 
+def zeroed(coded: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> Any:
+    """Fill with zeros."""
+
+    def fill(rows: np.ndarray, replaced: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        filled = np.where(replaced, 0.0, coded[rows])
+        return filled, score(filled)
+
+    return fill
+
+
+def distance(rows: np.ndarray) -> np.ndarray:
+    """Minus the summed distance from zero, as a score."""
+    return -np.abs(rows).sum(1)
+
+
 def test_fewest_cells_are_replaced() -> None:
-    # The score is minus the summed distance from zero; filling writes zeros.
     coded = np.array([[0.1, 9.0, 0.2, 0.1], [8.0, 0.1, 7.0, 0.1], [0.1, 0.2, 0.1, 0.0]])
     replaced = mend(
-        coded,
-        fill=np.nan_to_num,
+        np.zeros(coded.shape, dtype=bool),
+        fill=zeroed(coded, distance),
         explain=lambda rows: -np.abs(rows),
-        score=lambda rows: -np.abs(rows).sum(1),
         offset=-1.0,
     )
     expected = [[0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
@@ -62,10 +78,9 @@ def test_what_a_wrong_reason_replaced_is_put_back() -> None:
     # Reasons point to the first columns, but the last cell is at fault.
     coded = np.array([[0.1, 0.1, 0.1, 0.1, 9.0]])
     replaced = mend(
-        coded,
-        fill=np.nan_to_num,
+        np.zeros(coded.shape, dtype=bool),
+        fill=zeroed(coded, distance),
         explain=lambda rows: np.broadcast_to(np.arange(5.0) - 5.0, rows.shape).copy(),
-        score=lambda rows: -np.abs(rows).sum(1),
         offset=-1.0,
     )
     assert_array_equal(replaced, [[False, False, False, False, True]])
@@ -73,10 +88,21 @@ def test_what_a_wrong_reason_replaced_is_put_back() -> None:
 
 def test_row_that_nothing_mends_is_replaced_whole() -> None:
     replaced = mend(
-        np.ones((1, 3)),
-        fill=np.nan_to_num,
+        np.zeros((1, 3), dtype=bool),
+        fill=zeroed(np.ones((1, 3)), lambda rows: np.full(len(rows), -5.0)),
         explain=lambda rows: -rows,
-        score=lambda rows: np.full(len(rows), -5.0),
         offset=-1.0,
     )
     assert replaced.all()
+
+
+def test_wrong_cells_are_replaced_from_the_start_and_stay_so() -> None:
+    # The row passes as soon as its wrong cell is replaced, though that one scores well.
+    coded = np.array([[0.1, 0.1, 0.1], [0.1, 5.0, 0.1]])
+    replaced = mend(
+        np.array([[True, False, False], [True, False, False]]),
+        fill=zeroed(coded, distance),
+        explain=lambda rows: -np.abs(rows),
+        offset=-1.0,
+    )
+    assert_array_equal(replaced, [[True, False, False], [True, True, False]])
