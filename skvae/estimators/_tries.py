@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,8 @@ class Try:
     error : str or None
         Traceback of what failed.
     fit_time : float
+    held_out : ndarray of int or None
+        The rows of the fold that early stopping held out.
     """
 
     estimator: Any
@@ -63,6 +66,7 @@ class Try:
     model: LatentModel | None = None
     error: str | None = None
     fit_time: float = 0.0
+    held_out: np.ndarray | None = None
 
     @property
     def last(self) -> BaseVAE:
@@ -110,15 +114,20 @@ class Try:
         }
 
     def _score(self, data: Data, rows: np.ndarray) -> float:
-        assert self.training is not None
-        assert self.model is not None
         X = _safe_indexing(data.X, rows)
         if self.before is not None:
             X = self.before.transform(X)
-        fitted = self.last._answering(
-            self.training, self.model, self.training.coded.values
-        )
-        return self.last._with(fitted).score(X)
+        return self._fitted.score(X)
+
+    @cached_property
+    def _fitted(self) -> BaseVAE:
+        """The last step as a fit alone would leave it, as far as scores need it."""
+        assert self.training is not None
+        assert self.model is not None
+        assert self.held_out is not None
+        learned = np.delete(self.training.coded.values, self.held_out, axis=0)
+        answering = self.last._answering(self.training, self.model, learned)
+        return self.last._with(answering)
 
 
 def last_step(estimator: Any) -> Any:
@@ -194,7 +203,7 @@ def train(tries: Sequence[Try], **halving: Any) -> None:
     trainings = [each.training for each in ready if each.training is not None]
     jobs = [Job(each.coded, each.settings, each.seed) for each in trainings]
     for each, outcome in zip(ready, fit_together(jobs, **halving), strict=True):
-        each.model = outcome.model
+        each.model, each.held_out = outcome.model, outcome.held_out
         each.fit_time += outcome.seconds
         if outcome.model is None:
             each.error = (
@@ -232,10 +241,13 @@ class _Halving:
 
     def cut(self, standing: list[float | None]) -> list[bool]:
         """Which jobs go on."""
-        values = np.array([np.inf if s is None else s for s in standing])
+        # Fits in closed form are finished: there is nothing to stop, or to rank.
+        training = np.array([s is not None for s in standing])
+        values = np.array([0.0 if s is None else s for s in standing])
         values = np.nan_to_num(values + self._jacobian, nan=-np.inf, posinf=np.inf)
-        alive = [c for c in np.unique(self._candidate) if self.survived[c]]
-        means = {c: values[self._candidate == c].mean() for c in alive}
+        ranks = np.unique(self._candidate[training])
+        alive = [c for c in ranks if self.survived[c]]
+        means = {c: values[training & (self._candidate == c)].mean() for c in alive}
         ranked = sorted(alive, key=lambda c: -means[c])
         for loser in ranked[(len(ranked) + 1) // 2 :]:
             self.survived[loser] = False

@@ -38,7 +38,7 @@ from skvae.training.optimiser import Adam
 # Members of one stack, at most. More gain nothing on a CPU, whose caches they leave.
 _MEMBERS = 32
 
-# Told how each job stands (None: it has no held-out rows): whether it goes on.
+# Told how each job stands (None: it is fitted in closed form): whether it goes on.
 Cut = Callable[[list[float | None]], list[bool]]
 
 
@@ -61,10 +61,13 @@ class Outcome:
         Trained (float64, on the CPU); None where training left the finite numbers.
     seconds : float
         The job's share of the time that its stack took.
+    held_out : ndarray of int
+        Positions of the rows that early stopping held out; none in closed form.
     """
 
     model: LatentModel | None
     seconds: float
+    held_out: np.ndarray
 
 
 def fit_together(
@@ -90,7 +93,9 @@ def fit_together(
         ready[i] = _Ready.of(job, starts)
         if is_closed_form(job.table.kinds, job.settings):
             model = _finished(ready[i].model, job)
-            outcomes[i] = Outcome(model, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            # In closed form all rows are learned from.
+            outcomes[i] = Outcome(model, seconds, ready[i].split[1][:0])
         else:
             groups[ready[i].shape].append(i)
     parts = []
@@ -271,7 +276,7 @@ class _Stack:
             model = None
             if not bool(self._run.failed[members].any()):
                 model = _finished(unstack(self._model, members, alone), each.job)
-            outcomes.append(Outcome(model, seconds))
+            outcomes.append(Outcome(model, seconds, each.split[1]))
         return outcomes
 
     def _rows(self, side: int) -> tuple[Rows, Tensor]:

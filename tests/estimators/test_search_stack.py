@@ -75,6 +75,11 @@ def both(
                 {"early_stopping": [False], "free_bits": [0.3], "n_components": [1, 2]},
             ],
         ),
+        # What is learned after training, from the rows trained on.
+        (
+            VAETransformer(prior="aggregate", **SMALL),
+            {"n_components": [1, 2], "hidden_layer_sizes": [(), (8,)]},
+        ),
         (
             VAEAnomalyDetector(n_estimators=2, **SMALL),
             {"n_components": [1, 2], "trim": [0.0, 0.25], "start": ["random"]},
@@ -193,6 +198,21 @@ def test_halving_stops_the_worse_half(X: NDArray[np.float64]) -> None:
     whole = VAESearchCV(vae, grid, cv=3).fit(X)
     found, expected = (fold_scores(s.cv_results_) for s in (search, whole))
     np.testing.assert_allclose(found[:, survived], expected[:, survived], **CLOSE)
+
+
+def test_halving_ranks_only_what_it_can_stop(X: NDArray[np.float64]) -> None:
+    vae = VAETransformer(noise="column", **{**SMALL, "max_iter": 32})
+    grid = {"hidden_layer_sizes": [(), (16,)], "n_components": [1, 2]}
+    search = VAESearchCV(vae, grid, cv=2, halving=True).fit(X)
+    results = search.cv_results_
+    linear = np.array([not p["hidden_layer_sizes"] for p in results["params"]])
+    # Closed forms are finished, and one of the two networks outlives the other.
+    assert results["survived"][linear].all()
+    assert results["survived"][~linear].sum() == 1
+    whole = VAESearchCV(vae, grid, cv=2).fit(X)
+    found, expected = (fold_scores(s.cv_results_) for s in (search, whole))
+    kept = results["survived"]
+    np.testing.assert_allclose(found[:, kept], expected[:, kept], **CLOSE)
 
 
 def test_halving_needs_held_out_rows(X: NDArray[np.float64]) -> None:
