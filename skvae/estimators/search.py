@@ -46,9 +46,9 @@ class VAESearchCV(BaseSearchCV):
 
     Parameters
     ----------
-    estimator : VAETransformer, VAEAnomalyDetector or Pipeline
-        The Pipeline's last step is one of the two; its other steps are fitted to each
-        fold.
+    estimator : VAETransformer, VAEAnomalyDetector, VAEImputer or Pipeline
+        The Pipeline's last step is one of the three; its other steps are fitted to
+        each fold.
     param_grid_or_distributions : dict or list of dict
         Parameter names to the values to try, all combinations of them; with `n_iter`,
         to values or distributions to draw from.
