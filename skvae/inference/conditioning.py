@@ -110,7 +110,7 @@ class Goal:
 
     def draw(self, params: Params, source: torch.Generator) -> Tensor:
         """Cells within the conditions, one row for each code: (rows, n_columns)."""
-        cells = self.likelihood.sample_within(params, self.low, self.high, None, source)
+        cells = self.likelihood.sample_within(params, self.low, self.high, source)
         if len(self.columns):
             log_prob = self._log_prob_of_values(params)
             weight = log_prob.softmax(-1).flatten(0, -2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import narwhals as nw
@@ -222,7 +222,7 @@ class Container:
         if not is_frame(like):
             return table
         other = Container.of(like)
-        kept = [Kept(str(table.dtype), _arrow_float(table.dtype))] * len(other.names)
+        kept = [Kept(str(table.dtype), str(table.dtype))] * len(other.names)
         return other._frame(list(table.T), other.names, kept, like)
 
     def complete(self, X: Any, values: RawTable, missing: npt.NDArray[np.bool_]) -> Any:
@@ -266,9 +266,8 @@ class Container:
             if sparse.issparse(table):
                 table = table.toarray()
             return np.hstack([table, values.astype(table.dtype)])
-        wider = replace(self, names=(*self.names, *names))
         kept = [Kept("bool", "bool")] * len(names)
-        more = wider._frame(list(values.astype(float).T), names, kept, table)
+        more = self._frame(list(values.astype(float).T), names, kept, table)
         added = nw.from_native(more, eager_only=True)
         frame = nw.from_native(table, eager_only=True)
         return nw.to_native(frame.with_columns(*added.iter_columns()))
@@ -346,7 +345,3 @@ def _labels(raw: RawTable, j: int) -> npt.NDArray[np.object_]:
     labels = np.empty(len(raw), dtype=object)
     labels[:] = [None if x != x else plain_level(x) for x in raw.numbers[:, j].tolist()]
     return labels
-
-
-def _arrow_float(dtype: np.dtype[Any]) -> str:
-    return str(dtype)

@@ -226,11 +226,6 @@ class Schema:
         """Scales of the coded columns, shape (n_active,), > 0; see `Column`."""
         return frozen(self._layout.scale[self.active])
 
-    def level_codes(self, position: int) -> Mapping[Any, int]:
-        """Return the code of each level of a column of the table; {} without levels."""
-        books = {own.position: own.book for own in self._layout.levels}
-        return dict(books[position].code_of) if position in books else {}
-
     # -- there and back ----------------------------------------------------------
 
     def encode(self, X: TableLike, *, unknown: str = "missing") -> Array:

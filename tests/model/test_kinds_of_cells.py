@@ -180,7 +180,7 @@ def test_multinomial_row_is_scipys(holes: bool) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_masses_sum_to_one(kind: str, seed: int) -> None:
     likelihood = own(kind)
-    codes = likelihood.max_levels or 4000
+    codes = max(likelihood.n_levels) or 4000
     given = params(likelihood, 1, seed=seed)
     log_prob = likelihood.log_prob(given, torch.arange(float(codes)).double()[:, None])
     assert log_prob.exp().sum().item() == pytest.approx(1.0, abs=1e-6)
@@ -339,7 +339,7 @@ def test_mass_and_draws_of_a_range(kind: str, bounds: tuple[float, float]) -> No
             partner.cdf(b) - partner.cdf(a) if b < 0 else partner.sf(a) - partner.sf(b)
         )
     else:
-        codes = np.arange(likelihood.max_levels or 400.0)
+        codes = np.arange(max(likelihood.n_levels) or 400.0)
         inside = codes[(codes >= bounds[0]) & (codes <= bounds[1])]
         each = likelihood.log_prob((location, log_scale), at(*inside))
         expected = each.exp().sum().item()
@@ -348,7 +348,7 @@ def test_mass_and_draws_of_a_range(kind: str, bounds: tuple[float, float]) -> No
         return
     n = 3000
     wide = location.expand(n, 1), log_scale.expand(n, -1)
-    draws = likelihood.sample_within(wide, low, high, None, source(5))[:, 0]
+    draws = likelihood.sample_within(wide, low, high, source(5))[:, 0]
     assert (draws >= low).all()
     assert (draws <= high).all()
 
@@ -370,38 +370,9 @@ def test_ranges_far_in_the_tail_keep_their_mass(kind: str) -> None:
     assert mass.isfinite().all()
     assert mass.item() < -100.0
     wide = tuple(part.expand(50, -1) for part in given)
-    draws = likelihood.sample_within(wide, low, high, None, source())
+    draws = likelihood.sample_within(wide, low, high, source())
     assert (draws >= 60.0).all()
     assert (draws < 70.0).all()
-
-
-@pytest.mark.parametrize("kind", ["categorical", "ordinal", "bernoulli"])
-def test_mass_and_draws_of_a_set(kind: str) -> None:
-    likelihood = own(kind, 2)
-    location, log_scale = params(likelihood, 1, seed=6)
-    members = torch.zeros(2, likelihood.max_levels, dtype=torch.bool)
-    members[0, [0, -1]] = True
-    members[1, 1] = True
-    each = likelihood.log_prob(
-        (location, log_scale),
-        torch.arange(float(likelihood.max_levels)).double()[:, None].expand(-1, 2),
-    ).exp()
-    expected = [(each[:, j] * members[j]).sum().item() for j in range(2)]
-    mine = likelihood.log_mass_of_set((location, log_scale), members).exp()
-    np.testing.assert_allclose(mine[0], expected, rtol=1e-10)
-    assert (
-        likelihood.log_mass_of_set((location, log_scale), torch.zeros_like(members))
-        .exp()
-        .sum()
-        == 0.0
-    )
-    wide = location.expand(4000, -1), log_scale.expand(4000, -1)
-    free = torch.full((1, 2), math.inf, dtype=torch.float64)
-    draws = likelihood.sample_within(wide, -free, free, members, source(7))
-    assert (draws[:, 1] == 1.0).all()
-    share = (draws[:, 0] == 0.0).double().mean().item()
-    p = each[0, 0].item() / expected[0]
-    assert abs(share - p) < 4.5 * math.sqrt(p * (1 - p) / 4000)
 
 
 # -- features, statistics, decisions -----------------------------------------------

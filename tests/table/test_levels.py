@@ -259,8 +259,6 @@ def test_densities_stand_together() -> None:
     np.testing.assert_array_equal(schema.active, [3, 1, 2, 4, 0, 5])
     assert [len(shares) for shares in schema.levels] == [0, 0, 0, 4, 0, 0]
     np.testing.assert_allclose(schema.decode(schema.encode(X)).numbers, X)
-    assert schema.level_codes(4) == {0: 0, 1: 1, 2: 2, 3: 3}
-    assert schema.level_codes(0) == {}
 
 
 def test_sparse_counts_have_the_schema_of_dense_ones() -> None:

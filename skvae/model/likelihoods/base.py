@@ -152,10 +152,9 @@ class Likelihood(ABC):
         params: Params,
         low: Tensor,
         high: Tensor,
-        members: Tensor | None,
         generator: torch.Generator,
     ) -> Tensor:
-        """One draw for each location, from what lies in the range and the set."""
+        """One draw for each location, from what lies in the range."""
 
     # -- between cells, their statistics and what the encoder sees ---------------
 

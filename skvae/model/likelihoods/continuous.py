@@ -89,7 +89,6 @@ class Continuous(Likelihood):
         params: Params,
         low: Tensor,
         high: Tensor,
-        members: Tensor | None,
         generator: torch.Generator,
     ) -> Tensor:
         a, b, mirrored, scale = self._standard(params, low, high)

@@ -124,7 +124,6 @@ class Counts(Likelihood):
         params: Params,
         low: Tensor,
         high: Tensor,
-        members: Tensor | None,
         generator: torch.Generator,
     ) -> Tensor:
         if not bool(((low > 0.0) | (high < torch.inf)).any()):

@@ -41,23 +41,15 @@ class WithLevels(Likelihood):
         log_prob = self.level_log_prob(params)
         return _log_total(log_prob, _between(log_prob, low, high))
 
-    def log_mass_of_set(self, params: Params, members: Tensor) -> Tensor:
-        """Log P(code in the set), ``members`` of shape (n_columns, n_levels)."""
-        log_prob = self.level_log_prob(params)
-        return _log_total(log_prob, members[:, : log_prob.shape[-1]])
-
     def sample_within(
         self,
         params: Params,
         low: Tensor,
         high: Tensor,
-        members: Tensor | None,
         generator: torch.Generator,
     ) -> Tensor:
         log_prob = self.level_log_prob(params)
         allowed = _between(log_prob, low, high)
-        if members is not None:
-            allowed = allowed & members[:, : log_prob.shape[-1]]
         return _race(log_prob.masked_fill(~allowed, -torch.inf), generator)
 
 

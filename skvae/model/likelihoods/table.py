@@ -15,7 +15,6 @@ from skvae.model.likelihoods.discrete import (
     Bernoulli,
     Categorical,
     Ordinal,
-    WithLevels,
 )
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
@@ -97,7 +96,7 @@ class TableLikelihood:
             sum(widths),
             n_scales,
         )
-        self.n_levels, self.max_levels = tuple(n_levels), max(n_levels, default=0)
+        self.n_levels = tuple(n_levels)
         classes = [LIKELIHOODS[kind] for kind in kinds]
         self.scaled = tuple(cls.has_scale for cls in classes)
         self.continuous = tuple(cls.continuous for cls in classes)
@@ -248,38 +247,19 @@ class TableLikelihood:
             for block, own in self._split(params)
         )
 
-    def log_mass_of_set(self, params: Params, members: Tensor) -> Tensor:
-        """Log P(code in the set), (..., n_columns); 0 for columns without levels.
-
-        Parameters
-        ----------
-        params : tuple of Tensor
-        members : bool Tensor of shape (n_columns, max_levels)
-            Whether a code belongs to its column's set.
-        """
-        return _join(
-            block.likelihood.log_mass_of_set(own, members[block.columns])
-            if isinstance(block.likelihood, WithLevels)
-            else torch.zeros_like(own[0])
-            for block, own in self._split(params)
-        )
-
     def sample_within(
         self,
         params: Params,
         low: Tensor,
         high: Tensor,
-        members: Tensor | None,
         generator: torch.Generator,
     ) -> Tensor:
-        """Draws from what lies between the bounds and in the set, (..., n_columns).
+        """Draws from what lies between the bounds, (..., n_columns).
 
         Parameters
         ----------
         params : tuple of Tensor
         low, high : Tensor that broadcasts against the cells
-        members : bool Tensor of shape (n_columns, max_levels) or None
-            As of `log_mass_of_set`; without a say for columns without levels.
         generator : torch.Generator
         """
         return _join(
@@ -287,7 +267,6 @@ class TableLikelihood:
                 own,
                 low[..., block.columns],
                 high[..., block.columns],
-                None if members is None else members[block.columns],
                 generator,
             )
             for block, own in self._split(params)
