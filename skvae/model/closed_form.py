@@ -160,7 +160,7 @@ def finish_autoencoder(
     share = torch.full_like(rows.x[:, :1], 1.0 / len(rows))
     if rows.weight is not None:
         share = share * rows.weight[:, None]
-    code, _ = model.encode(rows.seen.expand(model.n_members, -1, -1))
+    code, _ = model.encode(rows.inputs.expand(model.n_members, -1, -1))
     model.set_noise(_finished_noise(model, rows, code, share, units))
 
     mean = (code * share).sum(1)

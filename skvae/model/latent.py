@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -333,7 +334,7 @@ class LatentModel:
             if rows.observed is not None:
                 flags = 1.0 - rows.observed[:, list(self.flagged)]
         seen = torch.cat([features, flags], 1) if self.flagged else features
-        return Rows(rows.x, rows.observed, rows.weight, seen)
+        return replace(rows, seen=None if seen is rows.x else seen)
 
     def _expected(self, features: Tensor, seen: Tensor) -> Tensor:
         """Features to put where ``seen`` is false, one row or one for each."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -25,18 +24,19 @@ class Rows:
         1 where a cell is observed, 0 where it is missing; None where all are observed.
     weight : Tensor of shape (n_rows,) or (n_members, n_rows) or None
         Mean 1; None where all rows count alike.
-    seen : Tensor of shape (n_rows, n_inputs)
-        What the encoder sees; `x` itself where None is given.
+    seen : Tensor of shape (n_rows, n_inputs) or None
+        What the encoder sees; None where that is `x` itself.
     """
 
     x: Tensor
     observed: Tensor | None = None
     weight: Tensor | None = None
-    seen: Tensor = None  # type: ignore[assignment]
+    seen: Tensor | None = None
 
-    def __post_init__(self) -> None:
-        if cast("Tensor | None", self.seen) is None:
-            object.__setattr__(self, "seen", self.x)
+    @property
+    def inputs(self) -> Tensor:
+        """What the encoder sees."""
+        return self.x if self.seen is None else self.seen
 
     def __len__(self) -> int:
         return self.x.shape[-2]
@@ -52,12 +52,12 @@ class Rows:
             return torch.cat([torch.ones_like(x) if p is None else p for p, x in pairs])
 
         x = [rows.x for rows in tables]
-        apart = any(rows.seen is not rows.x for rows in tables)
+        apart = any(rows.seen is not None for rows in tables)
         return cls(
             torch.cat(x),
             below([rows.observed for rows in tables], x),
             below([rows.weight for rows in tables], [each[:, 0] for each in x]),
-            torch.cat([rows.seen for rows in tables]) if apart else None,  # type: ignore[arg-type]
+            torch.cat([rows.inputs for rows in tables]) if apart else None,
         )
 
     def at(self, places: Tensor) -> Rows:
@@ -66,7 +66,7 @@ class Rows:
             self.x[places],
             None if self.observed is None else self.observed[places],
             None if self.weight is None else self.weight[places],
-            None if self.seen is self.x else self.seen[places],  # type: ignore[arg-type]
+            None if self.seen is None else self.seen[places],
         )
 
     @classmethod

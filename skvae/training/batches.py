@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -34,8 +33,8 @@ class Batch:
         Standard normal draws; None for a model that draws nothing.
     sources : list of torch.Generator
         One a member, for what is drawn inside the networks.
-    seen : Tensor of shape (n_members, batch_size, n_inputs)
-        What the encoder sees; `x` itself where None is given.
+    seen : Tensor of shape (n_members, batch_size, n_inputs) or None
+        What the encoder sees; None where that is `x` itself.
     """
 
     x: Tensor
@@ -43,11 +42,12 @@ class Batch:
     weight: Tensor | None
     unit: Tensor | None
     sources: list[torch.Generator]
-    seen: Tensor = None  # type: ignore[assignment]
+    seen: Tensor | None = None
 
-    def __post_init__(self) -> None:
-        if cast("Tensor | None", self.seen) is None:
-            object.__setattr__(self, "seen", self.x)
+    @property
+    def inputs(self) -> Tensor:
+        """What the encoder sees."""
+        return self.x if self.seen is None else self.seen
 
 
 class Batches:
@@ -115,7 +115,7 @@ class Batches:
         order = torch.stack(orders).to(device)
         if self.chosen is not None:
             order = self.chosen.gather(1, order)
-        fitting = _CELLS_PER_BLOCK // (self.batch_size * self.rows.seen.shape[1])
+        fitting = _CELLS_PER_BLOCK // (self.batch_size * self.rows.inputs.shape[1])
         stride = self.batch_size * max(1, min(_BATCHES_PER_BLOCK, fitting))
         for block, start in enumerate(range(0, n, stride)):
             yield from self._block(order[:, start : start + stride], epoch, block)
@@ -130,8 +130,7 @@ class Batches:
             None if self.rows.observed is None else _gather(self.rows.observed, order)
         )
         weight = None if self.rows.weight is None else _gather(self.rows.weight, order)
-        apart = self.rows.seen is not self.rows.x
-        seen = _gather(self.rows.seen, order) if apart else None
+        seen = None if self.rows.seen is None else _gather(self.rows.seen, order)
         unit = self._noise(order.shape[1], sources)
         for start in range(0, order.shape[1], self.batch_size):
             part = slice(start, start + self.batch_size)
@@ -141,7 +140,7 @@ class Batches:
                 None if weight is None else weight[:, part],
                 None if unit is None else unit[:, :, part],
                 sources,
-                None if seen is None else seen[:, part],  # type: ignore[arg-type]
+                None if seen is None else seen[:, part],
             )
 
     def _noise(self, n_rows: int, sources: list[torch.Generator]) -> Tensor | None:

@@ -94,7 +94,7 @@ class AutogradStep:
         terms = self.model(
             batch.x,
             batch.unit,
-            seen=batch.seen,
+            seen=batch.inputs,
             observed=batch.observed,
             dropout=self.dropout,
             sources=batch.sources,
@@ -188,7 +188,7 @@ class _Chain:
 
     def forward(self, batch: Batch, beta: Beta) -> Tensor:
         """Loss of each row, (members, rows)."""
-        self.encoder.forward(batch.seen)
+        self.encoder.forward(batch.inputs)
         mean, log_variance = self.encoder.linear, self.encoder.extra
         torch.abs(log_variance, out=self.inside).lt_(self.limit)
         log_variance.clamp_(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)

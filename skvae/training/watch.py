@@ -111,7 +111,7 @@ class Watch:
         terms = model(
             x,
             None if self.unit is None else self.unit[members],
-            seen=own(self.rows.seen, 2).expand(len(members), -1, -1),
+            seen=own(self.rows.inputs, 2).expand(len(members), -1, -1),
             observed=None if observed is None else own(observed, 2).expand_as(x),
         )
         value = -self.objective(terms, beta)

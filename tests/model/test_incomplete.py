@@ -201,7 +201,7 @@ def test_complete_numeric_rows_are_seen_as_they_are() -> None:
         n_free_scales=2,
     )
     rows = model.rows(np.zeros((4, 3)))
-    assert rows.seen is rows.x
+    assert rows.inputs is rows.x
     assert rows.observed is None
 
 
@@ -213,16 +213,16 @@ def test_encoder_sees_features_filled_and_flags(filler: bool) -> None:
     rows = model.rows(x)
     assert rows.observed is not None
     np.testing.assert_array_equal(rows.observed.numpy(), ~np.isnan(x))
-    assert rows.seen.isfinite().all()
-    flags = rows.seen[:, model.n_locations :]
+    assert rows.inputs.isfinite().all()
+    flags = rows.inputs[:, model.n_locations :]
     np.testing.assert_array_equal(flags.numpy(), np.isnan(x[:, [1, 3]]))
     complete = model.rows(x[2:])
     np.testing.assert_array_equal(
-        complete.seen[:, : model.n_locations],
+        complete.inputs[:, : model.n_locations],
         model.likelihood.features(torch.as_tensor(x[2:])),
     )
     # The levels of a missing cell share one between them.
-    levels = model.likelihood.collapse(rows.seen[:2, : model.n_locations])[:, 2:4]
+    levels = model.likelihood.collapse(rows.inputs[:2, : model.n_locations])[:, 2:4]
     np.testing.assert_allclose(levels, 1.0, rtol=1e-12)
 
 
@@ -255,12 +255,12 @@ def test_missing_cells_have_no_say() -> None:
     rows = model.rows(x)
     unit = torch.zeros(1, 1, 1, K, dtype=torch.float64)
     args = rows.x[None], unit
-    terms = model(*args, seen=rows.seen[None], observed=rows.observed[None])
+    terms = model(*args, seen=rows.inputs[None], observed=rows.observed[None])
     assert (terms.log_px[0, 0, 0] != 0.0).tolist() == [False, True, *[False] * 4]
     pulled = rows.x.clone()
     pulled[0, 4:] = 1.0
     again = model(
-        pulled[None], unit, seen=rows.seen[None], observed=rows.observed[None]
+        pulled[None], unit, seen=rows.inputs[None], observed=rows.observed[None]
     )
     assert torch.equal(again.log_px, terms.log_px)
 
@@ -269,13 +269,13 @@ def test_state_carries_levels_flags_and_filler() -> None:
     model, x = model_of(), coded()
     x[0, [1, 3, 5]] = np.nan
     again = pickle.loads(pickle.dumps(model))
-    assert torch.equal(again.rows(x).seen, model.rows(x).seen)
+    assert torch.equal(again.rows(x).inputs, model.rows(x).inputs)
     assert again.likelihood.levels == model.likelihood.levels
     assert again.flagged == (1, 3)
     assert again.n_inputs == model.n_inputs
     narrow = model.to(torch.float32, torch.device("cpu")).rows(x)
     torch.testing.assert_close(
-        narrow.seen.double(), model.rows(x).seen, rtol=1e-5, atol=1e-5
+        narrow.inputs.double(), model.rows(x).inputs, rtol=1e-5, atol=1e-5
     )
 
 

@@ -156,7 +156,7 @@ def test_rows_of_a_coded_table() -> None:
     weight = np.array([1.0, 2.0, 6.0])
     table = Rows.from_coded(coded, torch.float64, cpu, weight)
     assert table.x.tolist() == [[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]]
-    assert table.seen is table.x
+    assert table.inputs is table.x
     assert table.observed is not None
     assert table.observed.tolist() == [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
     assert table.weight is not None
@@ -173,7 +173,7 @@ def test_what_the_encoder_sees_goes_with_its_row() -> None:
     number = torch.arange(10.0)[:, None]
     table = Rows(number, seen=torch.cat([10.0 * number, -number], 1))
     for batch in batches(table).epoch(0):
-        assert torch.equal(batch.seen[..., :1], 10.0 * batch.x)
-        assert torch.equal(batch.seen[..., 1:], -batch.x)
+        assert torch.equal(batch.inputs[..., :1], 10.0 * batch.x)
+        assert torch.equal(batch.inputs[..., 1:], -batch.x)
     plain = next(batches(Rows(number)).epoch(0))
-    assert plain.seen is plain.x
+    assert plain.inputs is plain.x

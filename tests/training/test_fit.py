@@ -93,7 +93,7 @@ def test_linear_start_knows_more_than_the_columns_alone() -> None:
         source = torch.Generator().manual_seed(0)
         unit = torch.randn(1, 20, 2000, n_components, generator=source).double()
         members = rows.x.expand(2, -1, -1)
-        seen = rows.seen.expand(2, -1, -1)
+        seen = rows.inputs.expand(2, -1, -1)
         return float(model(members, unit, seen=seen).log_weight.logsumexp(1).mean())
 
     flat = settings(keep_start=True, n_components=1, hidden=())

@@ -121,7 +121,7 @@ def loss_of(
 
     def loss(flat: Tensor) -> Tensor:
         own = model.with_params(model.params.with_flat(flat))
-        terms = own(given.x, given.unit, seen=given.seen, observed=given.observed)
+        terms = own(given.x, given.unit, seen=given.inputs, observed=given.observed)
         losses = objective(terms, beta)
         weight = weigh(losses)
         return (losses if weight is None else losses * weight).mean(1).sum()
