@@ -88,6 +88,7 @@ def keep_conditions(
             x = rows.numbers[:, j]
             known = _raw(schema, j, _listed(wanted)).numbers[:, j]
             if is_range:
+                known = _whole_ends(known) if schema.columns[j].whole else known
                 x[:] = np.fmin(np.fmax(x, known[0]), known[1])  # NaN is open
             else:
                 x[:] = known[np.abs(x[:, None] - known).argmin(axis=1)]
@@ -133,9 +134,10 @@ def _listed(wanted: Any) -> list[Any]:
 
 def _position(schema: Schema, key: Any) -> int:
     names = [column.name for column in schema.columns]
-    if key in names:
+    if isinstance(key, str) and key in names:
         return names.index(key)
-    if isinstance(key, int | np.integer) and 0 <= key < len(names):
+    position = isinstance(key, int | np.integer) and not isinstance(key, bool)
+    if position and 0 <= key < len(names):
         return int(key)
     known = [name for name in names if name is not None]
     raise ValueError(
@@ -147,25 +149,60 @@ def _position(schema: Schema, key: Any) -> int:
 def _raw(schema: Schema, j: int, values: list[Any]) -> RawTable:
     """Values of one column as a table whose other cells are missing."""
     cells = np.full((len(values), len(schema.columns)), None, dtype=object)
-    cells[:, j] = values
-    return Container.read(cells)
+    column = schema.columns[j]
+    for i, value in enumerate(values):
+        cells[i, j] = value
+    try:
+        raw = Container.read(cells)
+    except TypeError:
+        raw = None
+    has_levels = KINDS[column.kind].has_levels or column.is_text
+    if raw is None or not (has_levels or _finite(raw, j)):
+        name = f"column {j}" if column.name is None else repr(column.name)
+        rule = "levels" if has_levels else "finite numbers or dates"
+        raise ValueError(
+            f"A condition on {name} gives {rule}, got {values!r}. Give numbers as "
+            f"such, and dates as datetime objects: pandas.Timestamp('2024-01-31')."
+        )
+    return raw
+
+
+def _finite(raw: RawTable, j: int) -> bool:
+    """Whether a column holds numbers, none of them infinite."""
+    return j not in raw.text and not np.isinf(raw.numbers[:, j]).any()
 
 
 def _check_constant(schema: Schema, j: int, key: Any, wanted: Any) -> None:
-    values = [wanted] if isinstance(wanted, str | tuple) else np.ravel(wanted).tolist()
+    column = schema.columns[j]
     if isinstance(wanted, tuple):
-        low, high = (
-            limit if end is None else end
-            for end, limit in zip(wanted, (-math.inf, math.inf), strict=True)
-        )
-        met = low <= schema.columns[j].centre <= high
+        low, high = _ends(wanted, column.is_text, key, column.kind)
+        known = _raw(schema, j, [low, high]).numbers[:, j]  # NaN is open
+        met = not (known[0] > column.centre or known[1] < column.centre)
     else:
-        met = bool((schema.unseen_log_mass(_raw(schema, j, values))[:, j] == 0).any())
+        raw = _raw(schema, j, _listed(wanted))
+        same = schema.unseen_log_mass(raw)[:, j] == 0
+        met = bool((same & ~raw.missing()[:, j]).any())
     if not met:
         raise ValueError(
             f"The column {key!r} held one value in fit, and {wanted!r} is another: no "
             f"row can meet that. Leave the column out of conditions."
         )
+
+
+def _ends(
+    wanted: tuple[Any, ...], unordered: bool, key: Any, kind: str
+) -> tuple[Any, Any]:
+    """Least and largest value of a range, None where open."""
+    if len(wanted) != 2 or unordered:
+        raise ValueError(
+            f"A tuple is a range (low, high) of an ordered column, got {wanted!r} for "
+            f"{key!r} of kind {kind!r}. Give a set for several values."
+        )
+    low, high = (
+        None if isinstance(end, float) and end == limit else end
+        for end, limit in zip(wanted, (-math.inf, math.inf), strict=True)
+    )
+    return low, high
 
 
 def _coded(
@@ -210,18 +247,27 @@ def _range(
     schema: Schema, j: int, place: int, key: Any, wanted: tuple[Any, ...]
 ) -> tuple[float, float]:
     column = schema.columns[j]
-    if len(wanted) != 2 or column.kind in _UNORDERED:
-        raise ValueError(
-            f"A tuple is a range (low, high) of an ordered column, got {wanted!r} for "
-            f"{key!r} of kind {column.kind!r}. Give a set for several values."
-        )
-    ends = [-np.inf, np.inf]
-    for i, end in enumerate(wanted):
-        if end is not None and end not in (-math.inf, math.inf):
-            ends[i] = _end(schema, j, place, key, end, upper=i == 1)
-    if ends[0] > ends[1]:
+    known = _ends(wanted, column.kind in _UNORDERED, key, column.kind)
+    if column.whole and not KINDS[column.kind].has_levels:
+        numbers = _raw(schema, j, list(known)).numbers[:, j]
+        first, last = _whole_ends(numbers)
+        if first > last and numbers[0] <= numbers[1]:
+            raise ValueError(
+                f"A range of {key!r}, a column of whole numbers, holds at least one, "
+                f"got {wanted!r}. Widen it."
+            )
+    low, high = (
+        limit if end is None else _end(schema, j, place, key, end, upper=i == 1)
+        for i, (end, limit) in enumerate(zip(known, (-np.inf, np.inf), strict=True))
+    )
+    if low > high:
         raise ValueError(f"A range is (low, high), got {wanted!r} for {key!r}.")
-    return ends[0], ends[1]
+    return low, high
+
+
+def _whole_ends(ends: np.ndarray) -> np.ndarray:
+    """The first and the last whole number of a range, NaN where it is open."""
+    return np.array([np.ceil(ends[0]), np.floor(ends[1])])
 
 
 def _end(
@@ -232,6 +278,8 @@ def _end(
     if KINDS[column.kind].has_levels or np.isnan(raw.numbers[0, j]):
         return float(_coded(schema, j, place, key, [end])[0])
     x = raw.numbers[:, [j]]
+    if column.kind == "lognormal" and not upper and x[0, 0] <= 0.0:
+        return -np.inf  # all that the column can hold lies above
     if column.whole:
         x = np.floor(x) if upper else np.ceil(x)
     table = np.full((1, len(schema.columns)), np.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from functools import cache
 from typing import Any
@@ -173,7 +174,18 @@ def test_mixed_conditions_agree_with_rejection(conditions: dict[Any, Any]) -> No
         ({"wheels": (5, None)}, "'wheels' held one value"),
         ({"age": (1e6, None)}, "must be possible"),
         ({"children": (-3, -1)}, "'children' meets.*ends at -1"),
-        ({"children": (1.2, 1.8)}, r"range is \(low, high\)"),
+        ({"children": (1.2, 1.8)}, r"'children', a column of whole.*\(1.2, 1.8\)"),
+        ({"floor": (1.2, 1.8)}, r"'floor', a column of whole.*\(1.2, 1.8\).*Widen"),
+        ({"wheels": {5.0, 6}}, "'wheels' held one value"),
+        ({"wheels": (1, 2, 3)}, r"range \(low, high\).*\(1, 2, 3\)"),
+        ({"wheels": ("a", None)}, "'wheels' gives finite numbers.*'a'"),
+        ({"wheels": None}, "'wheels' held one value"),
+        ({"planet": ("A", "Z")}, r"range \(low, high\) of an ordered.*'planet'"),
+        ({None: 0.3}, "names columns by position.*got None"),
+        ({True: 0.3}, "names columns by position.*got True"),
+        ({"age": "2024-01-31"}, "'age' gives finite numbers or dates.*Timestamp"),
+        ({"age": 1j}, "'age' gives finite numbers or dates.*1j"),
+        ({"age": math.inf}, "'age'.*inf"),
         ({"share": (1.5, 2.0)}, "'share' meets.*ends at 1.5"),
         ({"share": 1.5}, "'share'.*1.5"),
         ({"floor": 2.5}, "'floor'.*whole numbers.*2.5"),
@@ -190,6 +202,47 @@ def test_conditions_that_no_row_can_meet_are_refused(
     model, *_ = mixed()
     with pytest.raises(ValueError, match=words):
         model.sample(5, conditions=conditions, random_state=0)
+
+
+def test_conditions_that_constants_meet_change_nothing() -> None:
+    model, *_ = mixed()
+    free = model.sample(50, 0, conditions={"town": "Ulm"})
+    for met in ({"wheels": {4.0, 7}}, {"wheels": (None, 4)}, {"planet": {"Earth"}}):
+        rows = model.sample(50, 0, conditions={"town": "Ulm", **met})
+        pd.testing.assert_frame_equal(rows, free)
+
+
+def test_unnamed_columns_are_not_none() -> None:
+    model = VAETransformer(1, **LINEAR).fit(
+        np.random.default_rng(0).normal(size=(50, 2))
+    )
+    with pytest.raises(ValueError, match=r"by position.*got None"):
+        model.sample(5, conditions={None: 0.3})
+
+
+def test_zero_leaves_a_lognormal_column_open_below() -> None:
+    pay = np.exp(np.random.default_rng(0).normal(size=(200, 2)))
+    model = VAETransformer(1, likelihood="lognormal", **LINEAR).fit(pay)
+    rows = model.sample(200, 0, conditions={0: (0, 1.5)})
+    np.testing.assert_array_equal(
+        rows, model.sample(200, 0, conditions={0: (None, 1.5)})
+    )
+    assert ((rows[:, 0] > 0.0) & (rows[:, 0] <= 1.5)).all()
+
+
+def test_dates_are_conditions_as_dates() -> None:
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(100), "D")
+    frame = pd.DataFrame({"when": days, "x": np.arange(100) + 0.5, "then": days[3]})
+    model = VAETransformer(1, **LINEAR).fit(frame)
+    first = pd.Timestamp("2024-02-01")
+    rows = model.sample(
+        50, 0, conditions={"when": (first, None), "then": (None, first)}
+    )
+    assert (rows["when"] >= first).all()
+    for name in ("when", "then"):
+        for wanted in ("2024-02-01", ("2024-02-01", None)):
+            with pytest.raises(ValueError, match=rf"'{name}' gives.*dates.*Timestamp"):
+                model.sample(5, conditions={name: wanted})
 
 
 def test_conditions_are_a_dict() -> None:
