@@ -38,7 +38,8 @@ class VAEImputer(TransformerMixin, BaseVAE):
     Attributes
     ----------
     indicator_features_ : ndarray of int
-        Positions of the columns that missed cells in `fit`.
+        Positions of the columns that missed cells in `fit`, or in any batch of
+        `partial_fit`.
     {attributes}
 
     See Also
@@ -208,5 +209,7 @@ class VAEImputer(TransformerMixin, BaseVAE):
         held_out: np.ndarray,
     ) -> dict[str, Any]:
         fitted = super()._fitted(training, model, history, held_out)
-        holed = training.raw.missing().any(axis=0)
+        holed: np.ndarray = np.any(training.raw.missing(), axis=0)
+        if getattr(self, "_schema", None) is training.schema:  # a fit that goes on
+            holed[self.indicator_features_] = True
         return {**fitted, "indicator_features_": np.flatnonzero(holed)}

@@ -79,6 +79,19 @@ def test_indicators_are_those_of_scikit_learn() -> None:
         )
 
 
+def test_indicators_of_a_stream_are_those_of_all_its_batches() -> None:
+    X, _ = wine()
+    batches = X[:60].copy(), X[60:120].copy(), X[120:]
+    batches[0][3, 2] = batches[1][5, 7] = np.nan
+    model = VAEImputer(**SMALL, add_indicator=True)
+    for batch in batches:
+        model.partial_fit(batch)
+    assert model.indicator_features_.tolist() == [2, 7]
+    flags = model.transform(batches[0])[:, 13:]
+    assert flags.sum(0).tolist() == [1.0, 0.0]
+    assert model.fit(batches[1]).indicator_features_.tolist() == [7]
+
+
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_frames_come_back_with_indicators(library: str) -> None:
     table: Any = frame() if library == "pandas" else pl.from_pandas(frame())
