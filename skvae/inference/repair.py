@@ -10,7 +10,8 @@ from scipy.stats import mode
 from skvae.inference.imputation import conditional_draws
 from skvae.model.latent import LatentModel
 
-# Draws of a cell given the others: enough for the ends of a 90 % interval.
+# Draws of a cell given the others: enough for the ends of a 90 % interval. The exact
+# quantiles of `intervals` would be solved for in all columns while one alone is wanted.
 _DRAWS = 200
 _INTERVAL = np.array([0.05, 0.5, 0.95])
 # Most suspicious columns of a row that are tried at each step.
