@@ -285,7 +285,7 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
 
     def _prepare(self, X: Any, sample_weight: Any, *, go_on: bool) -> Training:
         """Check the table, learn the schema, code the rows, settle the parameters."""
-        raw = read_table(self, X, reset=not go_on, min_rows=2)
+        raw = read_table(self, X, reset=not go_on, min_rows=1 if go_on else 2)
         container = self._container if go_on else Container.of(X)
         weight = None
         if sample_weight is not None:
@@ -425,9 +425,7 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         if score.has_units:
             parts = parts + training.log_jacobian_of_part
         contribution = np.zeros(len(schema.columns))
-        contribution[schema.active] = np.average(
-            parts, axis=0, weights=training.weight_of_part
-        )
+        contribution[schema.active] = training.average_of_part(parts)
         validation = np.asarray(history.validation) + jacobian
         return {
             **answering,

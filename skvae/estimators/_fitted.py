@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skvae._backend import resolve_device, scoring_dtype
 from skvae.estimators._tables import in_blocks, read_table
+from skvae.inference.explanation import contributions
 from skvae.inference.scoring import SCORES, Score, score_rows
 from skvae.model.incomplete import Completion
 from skvae.model.latent import LatentModel
@@ -26,25 +27,6 @@ def encode(schema: Schema, raw: RawTable, *, unknown: str = "missing") -> np.nda
     return np.clip(schema.encode(raw, unknown=unknown), -_FAR, _FAR)
 
 
-def log_jacobian(schema: Schema, raw: RawTable, coded: np.ndarray) -> np.ndarray:
-    """What turns the density of coded cells into one in the user's units.
-
-    Parameters
-    ----------
-    schema : Schema
-    raw : RawTable
-    coded : ndarray of shape (n_rows, n_active)
-        Its rows, some of which may have been completed.
-    """
-    result = schema.log_jacobian(raw)
-    filled = raw.missing()[:, schema.active] & ~np.isnan(coded)
-    rows = filled.any(axis=1)
-    if rows.any():
-        whole = schema.log_jacobian(schema.decode(coded[rows]))
-        result[rows] = np.where(filled[rows], whole, result[rows])
-    return result
-
-
 class Fitted:
     """A fitted model between the user's table and the coded rows."""
 
@@ -53,6 +35,7 @@ class Fitted:
     _model: LatentModel
     _bank: np.ndarray
     _mean_contributions: np.ndarray
+    base_score_: float
     _completion: Completion | None = None
     handle_unknown: str
     device_: str
@@ -75,25 +58,44 @@ class Fitted:
         device = resolve_device(self.device_, 0)
         return self._model.to(scoring_dtype(dtype, device), device)
 
-    def _seen(self, coded: np.ndarray, score: Score) -> np.ndarray:
-        """Coded rows as this score sees them."""
-        if score.completes and self._completion is not None:
-            return self._completion(coded)
-        return coded
-
     def _scores(self, raw: RawTable, score: Score) -> np.ndarray:
         model = self._model_for(raw.dtype)
 
         def answer(part: RawTable, coded: np.ndarray) -> tuple[np.ndarray]:
-            coded = self._seen(coded, score)
+            if score.completes and np.isnan(coded).any():
+                return (self._parts(model, part, coded).sum(axis=1) + self.base_score_,)
             rows = score_rows(model, coded, self._bank, score)
             rows = rows.astype(np.float64)
             if score.has_units:
-                rows += log_jacobian(self._schema, part, coded).sum(axis=1)
+                rows += self._schema.log_jacobian(part).sum(axis=1)
             return (rows + self._schema.unseen_log_mass(part).sum(axis=1),)
 
         (rows,) = in_blocks(raw, self._encode, answer)
         return rows.astype(raw.dtype, copy=False)
+
+    def _parts(
+        self, model: LatentModel, raw: RawTable, coded: np.ndarray
+    ) -> np.ndarray:
+        """What each column adds to the score of an average training row.
+
+        Nothing where its cell is missing and the score completes rows: what stands in
+        there only serves to find the code.
+        """
+        score, schema = self._score, self._schema
+        missing = np.isnan(coded)
+        if score.completes and self._completion is not None:
+            coded = self._completion(coded)
+        parts = contributions(model, coded, self._bank, score)
+        if score.has_units:
+            parts = parts + schema.log_jacobian(raw)
+        parts = parts - self._mean_contributions[schema.active]
+        if score.completes:
+            parts[missing] = 0.0
+        every = schema.unseen_log_mass(raw)
+        every[:, schema.active] += parts
+        constant = np.setdiff1d(np.arange(every.shape[1]), schema.active)
+        every[:, constant] -= self._mean_contributions[constant]
+        return every
 
     def _completed(
         self,

@@ -13,9 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skvae._backend import fresh_seed
 from skvae.estimators._conditions import code_conditions, keep_conditions, warn_of_few
-from skvae.estimators._fitted import Fitted, log_jacobian
+from skvae.estimators._fitted import Fitted
 from skvae.estimators._tables import in_blocks
-from skvae.inference.explanation import contributions
 from skvae.inference.generation import sample_given, sample_rows
 from skvae.inference.imputation import conditional_draws, conditional_mean
 from skvae.inference.intervals import predictive_interval
@@ -112,16 +111,10 @@ class Questions(Fitted):
         return self._container.floats(self._explained(raw), like=X)
 
     def _explained(self, raw: RawTable) -> np.ndarray:
-        score, schema = self._score, self._schema
         model = self._model_for(raw.dtype)
 
         def answer(part: RawTable, coded: np.ndarray) -> tuple[np.ndarray]:
-            coded = self._seen(coded, score)
-            parts = schema.unseen_log_mass(part)
-            parts[:, schema.active] += contributions(model, coded, self._bank, score)
-            if score.has_units:
-                parts[:, schema.active] += log_jacobian(schema, part, coded)
-            return (parts - self._mean_contributions,)
+            return (self._parts(model, part, coded),)
 
         (parts,) = in_blocks(raw, self._encode, answer)
         return parts.astype(raw.dtype, copy=False)

@@ -39,12 +39,11 @@ def summarise(
         variance = terms.of_draws(model.likelihood.variance(terms.params))
         return terms.kl.mean(0), terms.mean[0], variance.mean(0)
 
-    def average(values: np.ndarray) -> np.ndarray:
-        return np.average(values, axis=0, weights=weight)
+    share = np.full(len(coded), 1.0) if weight is None else weight
+    share = share / share.sum()
 
     kl, mean, noise = read(model, coded, None, reading)
-    spread = average(np.square(mean - average(mean)))
-    return Summary(average(kl), spread, average(noise))
+    return Summary(share @ kl, share @ np.square(mean - share @ mean), share @ noise)
 
 
 def coded_table(

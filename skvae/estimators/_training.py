@@ -8,7 +8,6 @@ from functools import cached_property
 import numpy as np
 
 from skvae._backend import sample_positions
-from skvae.estimators._fitted import log_jacobian
 from skvae.model.incomplete import Completion
 from skvae.table.containers import Container
 from skvae.table.raw import RawTable
@@ -56,6 +55,20 @@ class Training:
     @cached_property
     def log_jacobian_of_part(self) -> np.ndarray:
         """What turns the densities of these rows' cells into ones in user's units."""
-        return log_jacobian(
-            self.schema, self.raw.take(self.part), self.coded.values[self.part]
-        )
+        return self.schema.log_jacobian(self.raw.take(self.part))
+
+    def average_of_part(self, parts: np.ndarray) -> np.ndarray:
+        """Weighted mean over these rows (n_rows, n_active), of what they observed.
+
+        Of rows as they come, a missing cell counts as its own zero; of completed ones
+        it does not count.
+        """
+        if self.completion is None:
+            return np.average(parts, axis=0, weights=self.weight_of_part)
+        seen = ~self.raw.take(self.part).missing()[:, self.schema.active]
+        weight = seen * 1.0
+        if self.weight_of_part is not None:
+            weight *= self.weight_of_part[:, None]
+        # A column that these rows know nothing of has what was put in its holes.
+        weight[:, ~seen.any(axis=0)] = 1.0
+        return np.average(parts, axis=0, weights=weight)
