@@ -73,8 +73,6 @@ DENSITY = Defaults(
 
 # Below this, held-out rows are too few to tell whether training helped.
 _FEW_ROWS = 50
-# Draws of each row where the bound is that of rows with missing cells.
-_DRAWS_OF_HOLED_ROWS = 5
 
 _AUTO = StrOptions({"auto"})
 _SHARE = Interval(Real, 0, 1, closed="left")
@@ -175,7 +173,7 @@ prior : {prior_options}
 n_importance_samples : int or "auto", default="auto"
     Draws of each row in training. 1 is the ELBO, more the importance-weighted bound
     (Burda et al., 2016), that of the observed cells where others are missing (Mattei
-    and Frellsen, 2019). "auto" is 1 for complete tables and 5 for others.
+    and Frellsen, 2019). "auto" is 1.
 alpha : float, default=0.01
     Strength of the penalty on the networks' weights, decoupled from the gradient
     (AdamW). The linear paths, biases and scales are free.
@@ -268,6 +266,12 @@ _TRANSFORMER_WORDS = {
     "learning_rate_init": "0.002",
     "max_grad_norm": "100.0",
 }
+_IMPUTER_WORDS = {
+    **_TRANSFORMER_WORDS,
+    "auto_noise": '"auto" is "column".',
+    "auto_max_iter": '"auto" allows eight steps a row, 20 to 2000 in all.',
+    "learning_rate_init": "0.005",
+}
 _DETECTOR_WORDS = {
     **_TRANSFORMER_WORDS,
     "auto_likelihood": '"auto" is bernoulli for\n    0 and 1, categorical for text, '
@@ -285,15 +289,18 @@ _DETECTOR_WORDS = {
     "mixed_start": '\n    "mixed" starts half of the members linear, the others at '
     'random.\n    "auto" is "mixed", for novelties "linear".',
 }
+_WORDS = {
+    "transformer": _TRANSFORMER_WORDS,
+    "imputer": _IMPUTER_WORDS,
+    "detector": _DETECTOR_WORDS,
+}
 
 
 def documented(words: str) -> Callable[[T], T]:
     """Put the shared documentation in place of "{parameters}" and "{attributes}"."""
 
     def decorate(cls: T) -> T:
-        parameters = _DOCS.format(
-            **{"transformer": _TRANSFORMER_WORDS, "detector": _DETECTOR_WORDS}[words]
-        )
+        parameters = _DOCS.format(**_WORDS[words])
         for mark, text in (("parameters", parameters), ("attributes", _ATTRIBUTES)):
             indented = text.replace("\n", "\n    ").rstrip()
             cls.__doc__ = (cls.__doc__ or "").replace(f"{{{mark}}}", indented)
@@ -307,7 +314,6 @@ def resolve_settings(
     *,
     kinds: tuple[str, ...],
     n_rows: int,
-    holed: bool,
     defaults: Defaults,
 ) -> Settings:
     """Turn parameters into what a fit needs, for a table of this shape.
@@ -318,8 +324,6 @@ def resolve_settings(
         The estimator's parameters, settled.
     kinds : tuple of str of length n_columns
     n_rows : int
-    holed : bool
-        Whether cells are missing.
     defaults : Defaults
 
     Raises
@@ -334,8 +338,7 @@ def resolve_settings(
         noise = "column" if params["noise"] == "auto" else noise
     n_importance_samples = params["n_importance_samples"]
     if n_importance_samples == "auto":
-        bound = holed and variational and not params["free_bits"]
-        n_importance_samples = _DRAWS_OF_HOLED_ROWS if bound else 1
+        n_importance_samples = 1
     if n_importance_samples > 1 and params["free_bits"]:
         raise ValueError(
             "free_bits bounds the closed-form KL, which the importance-weighted bound "
