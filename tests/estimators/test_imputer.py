@@ -58,6 +58,8 @@ def test_rows_not_seen_in_fit_are_completed_like_impute() -> None:
     done = model.transform(holed[100:])
     np.testing.assert_array_equal(done, model.impute(holed[100:]))
     np.testing.assert_allclose(done[3:4], model.transform(holed[103:104]), rtol=1e-9)
+    with pytest.raises(NotFittedError):
+        VAEImputer().transform(holed)
 
 
 def test_the_model_is_that_of_the_transformer_with_defaults_of_its_own() -> None:
