@@ -317,7 +317,6 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
             self._settled,
             kinds=schema.kinds,
             n_rows=len(raw),
-            holed=bool(np.isnan(values).any()),
             defaults=self._defaults,
         )
         if go_on:

@@ -60,7 +60,7 @@ prior : {{"normal", "aggregate"}}, default="normal"
 n_importance_samples : int or "auto", default="auto"
     Draws of each row in training. 1 is the ELBO, more the importance-weighted bound
     (Burda et al., 2016), that of the observed cells where others are missing (Mattei
-    and Frellsen, 2019). "auto" is 1 for complete tables and 5 for others.
+    and Frellsen, 2019). "auto" is 1.
 alpha : float, default=0.01
     Strength of the penalty on the networks' weights, decoupled from the gradient
     (AdamW). The linear paths, biases and scales are free.
@@ -151,6 +151,12 @@ _TRANSFORMER_WORDS = {
     "learning_rate_init": "0.002",
     "max_grad_norm": "100.0",
 }
+_IMPUTER_WORDS = {
+    **_TRANSFORMER_WORDS,
+    "auto_noise": '"auto" is "column".',
+    "auto_max_iter": '"auto" allows eight steps a row, 20 to 2000 in all.',
+    "learning_rate_init": "0.005",
+}
 _DETECTOR_WORDS = {
     **_TRANSFORMER_WORDS,
     "auto_likelihood": '"auto" is bernoulli for\n    0 and 1, categorical for text, '
@@ -168,13 +174,18 @@ _DETECTOR_WORDS = {
 }
 
 
+_WORDS = {
+    "transformer": _TRANSFORMER_WORDS,
+    "imputer": _IMPUTER_WORDS,
+    "detector": _DETECTOR_WORDS,
+}
+
+
 def documented(words: str) -> Callable[[T], T]:
     """Put the shared documentation in place of "{parameters}" and "{attributes}"."""
 
     def decorate(cls: T) -> T:
-        parameters = _DOCS.format(
-            **{"transformer": _TRANSFORMER_WORDS, "detector": _DETECTOR_WORDS}[words]
-        )
+        parameters = _DOCS.format(**_WORDS[words])
         for mark, text in (("parameters", parameters), ("attributes", _ATTRIBUTES)):
             indented = text.replace("\n", "\n    ").rstrip()
             cls.__doc__ = (cls.__doc__ or "").replace(f"{{{mark}}}", indented)

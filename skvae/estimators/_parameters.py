@@ -71,8 +71,6 @@ DENSITY = Defaults(
 
 # Below this, held-out rows are too few to tell whether training helped.
 _FEW_ROWS = 50
-# Draws of each row where the bound is that of rows with missing cells.
-_DRAWS_OF_HOLED_ROWS = 5
 
 _AUTO = StrOptions({"auto"})
 _SHARE = Interval(Real, 0, 1, closed="left")
@@ -128,7 +126,6 @@ def resolve_settings(
     *,
     kinds: tuple[str, ...],
     n_rows: int,
-    holed: bool,
     defaults: Defaults,
 ) -> Settings:
     """Turn parameters into what a fit needs, for a table of this shape.
@@ -139,8 +136,6 @@ def resolve_settings(
         The estimator's parameters, settled.
     kinds : tuple of str of length n_columns
     n_rows : int
-    holed : bool
-        Whether cells are missing.
     defaults : Defaults
 
     Raises
@@ -155,8 +150,7 @@ def resolve_settings(
         noise = "column" if params["noise"] == "auto" else noise
     n_importance_samples = params["n_importance_samples"]
     if n_importance_samples == "auto":
-        bound = holed and variational and not params["free_bits"]
-        n_importance_samples = _DRAWS_OF_HOLED_ROWS if bound else 1
+        n_importance_samples = 1
     if n_importance_samples > 1 and params["free_bits"]:
         raise ValueError(
             "free_bits bounds the closed-form KL, which the importance-weighted bound "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skvae._backend import sample_positions
+from skvae._backend import generator, sample_positions
 from skvae.model.likelihoods import TableLikelihood
 from skvae.model.linear import LinearGaussian
 
@@ -16,6 +17,8 @@ from skvae.model.linear import LinearGaussian
 # tables with many holes get fewer rows.
 _MOST_ROWS, _STEP_WORK = 5000, 2.5e8
 _MOST_STEPS, _STEP_TOL = 50, 1e-3
+# Share of the cells that is hidden to see when EM should end.
+_HIDDEN = 0.1
 # Largest noise added to the standardised columns; see `em_moments`.
 _RIDGE = 1e-2
 # Columns beyond which a hole is filled without a look at the others.
@@ -30,7 +33,7 @@ def em_moments(
     *,
     ridge: float | None = None,
     tol: float = _STEP_TOL,
-    max_steps: int = _MOST_STEPS,
+    max_steps: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of a Gaussian fitted to rows with holes.
 
@@ -48,7 +51,9 @@ def em_moments(
         to the mean. None: a tenth of n_columns / n_rows, at most 0.01.
     tol : float
         Largest change of a standardised moment at which the steps end.
-    max_steps : int
+    max_steps : int or None
+        None: as many as predict hidden cells best, at most 50. Where columns are many
+        and rows few, the later ones fit noise.
 
     Returns
     -------
@@ -73,14 +78,12 @@ def em_moments(
     spread = np.where(spread > 0.0, spread, 1.0)
     if ridge is None:
         ridge = min(_RIDGE, 0.1 * values.shape[1] / len(values))
-    mean, covariance = _climb(
-        torch.as_tensor(centred / spread),
-        torch.as_tensor(missing),
-        torch.as_tensor(share),
-        ridge,
-        tol,
-        max_steps,
-    )
+    x, empty = torch.as_tensor(centred / spread), torch.as_tensor(missing)
+    shares = torch.as_tensor(share)
+    if max_steps is None:
+        max_steps = _best_steps(x, empty, shares, ridge, tol) if missing.any() else 1
+    *_, moments = _climb(x, empty, shares, ridge, tol, max_steps)
+    mean, covariance = (moment.numpy() for moment in moments)
     return centre + mean * spread, covariance * np.outer(spread, spread)
 
 
@@ -94,6 +97,26 @@ def _affordable(missing: np.ndarray) -> np.ndarray:
     return rows[sample_positions(len(rows), n_wanted, 0)]
 
 
+def _best_steps(
+    x: Tensor, missing: Tensor, share: Tensor, ridge: float, tol: float
+) -> int:
+    """Steps after which hidden cells are predicted no better."""
+    chance = torch.rand(x.shape, generator=generator(0), dtype=x.dtype)
+    hidden = ~missing & (chance < _HIDDEN)
+    if not hidden.any():
+        return _MOST_STEPS
+    empty, best = missing | hidden, torch.inf
+    left = torch.where(hidden, 0.0, x)
+    climb = _climb(left, empty, share, ridge, tol, _MOST_STEPS)
+    for step, (mean, covariance) in enumerate(climb, 1):
+        filled, _ = _expect(left, empty, share, mean, covariance, ridge)
+        error = float((share @ (filled - x).square().where(hidden, 0.0)).sum())
+        if error >= best:
+            return step - 1
+        best = error
+    return _MOST_STEPS
+
+
 def _climb(
     x: Tensor,
     missing: Tensor,
@@ -101,23 +124,22 @@ def _climb(
     ridge: float,
     tol: float,
     max_steps: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """EM from the observed means and variances, standardised rows."""
-    n_columns = x.shape[1]
-    mean, covariance = x.new_zeros(n_columns), torch.eye(n_columns).to(x)
-    for _ in range(max_steps if bool(missing.any()) else 1):
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Moments after each step of EM from means of zero and variances of one."""
+    mean, covariance = x.new_zeros(x.shape[1]), torch.eye(x.shape[1]).to(x)
+    for _ in range(max_steps):
         before = mean, covariance
         filled, spread = _expect(x, missing, share, mean, covariance, ridge)
         mean = share @ filled
         centred = filled - mean
         covariance = (centred * share[:, None]).T @ centred + spread
+        yield mean, covariance
         moved = max(
             float((now - then).abs().max())
             for now, then in zip((mean, covariance), before, strict=True)
         )
         if moved < tol:
             break
-    return mean.numpy(), covariance.numpy()
 
 
 def _expect(

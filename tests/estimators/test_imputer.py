@@ -58,10 +58,28 @@ def test_rows_not_seen_in_fit_are_completed_like_impute() -> None:
     done = model.transform(holed[100:])
     np.testing.assert_array_equal(done, model.impute(holed[100:]))
     np.testing.assert_allclose(done[3:4], model.transform(holed[103:104]), rtol=1e-9)
-    same = VAETransformer(**SMALL).fit(holed[:100])
-    np.testing.assert_array_equal(done, same.impute(holed[100:]))
     with pytest.raises(NotFittedError):
         VAEImputer().transform(holed)
+
+
+def test_the_model_is_that_of_the_transformer_with_defaults_of_its_own() -> None:
+    _, holed = wine()
+    shared: dict[str, Any] = {**SMALL, "n_components": 3, "noise": "column"}
+    shared["learning_rate_init"] = 0.005
+    done = VAEImputer(n_estimators=1, **shared).fit_transform(holed)
+    same = VAETransformer(**shared).fit(holed)
+    np.testing.assert_array_equal(done, same.impute(holed))
+
+
+def test_members_that_agree_are_one() -> None:
+    # Without hidden layers all members are the closed form, and differ in no hole.
+    _, holed = wine()
+    linear: dict[str, Any] = {"hidden_layer_sizes": (), "n_components": 3}
+    one, three = (
+        VAEImputer(n_estimators=n, **linear, random_state=0).fit_transform(holed)
+        for n in (1, 3)
+    )
+    np.testing.assert_allclose(three, one, rtol=1e-6)
 
 
 def test_indicators_are_those_of_scikit_learn() -> None:

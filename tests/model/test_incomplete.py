@@ -92,6 +92,32 @@ def test_complete_rows_keep_their_moments() -> None:
     np.testing.assert_allclose(covariance, np.cov(X.T, bias=True), rtol=1e-10)
 
 
+def test_the_climb_ends_where_it_begins_to_fit_noise() -> None:
+    # As many columns as rows: the maximum of the likelihood predicts badly.
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2)) @ rng.normal(size=(2, 40)) + rng.normal(size=(60, 40))
+    hole = rng.random(X.shape) < 0.4
+    holed = np.where(hole, np.nan, X)
+
+    def error(max_steps: int | None) -> float:
+        mean, covariance = em_moments(holed, max_steps=max_steps)
+        total = 0.0
+        for row, out in zip(X, hole, strict=True):
+            own = covariance[np.ix_(~out, ~out)] + 1e-2 * np.eye((~out).sum())
+            pull = np.linalg.solve(own, (row - mean)[~out])
+            guess = mean[out] + covariance[np.ix_(out, ~out)] @ pull
+            total += ((guess - row[out]) ** 2).sum()
+        return total
+
+    assert error(None) < 0.9 * error(50)
+    # Where rows abound, the maximum is reached.
+    many = rng.normal(size=(2000, 2)) @ rng.normal(size=(2, 6))
+    many += rng.normal(size=many.shape)
+    many[rng.random(many.shape) < 0.3] = np.nan
+    for early, full in zip(em_moments(many), em_moments(many, max_steps=50)):
+        np.testing.assert_allclose(early, full, atol=0.15)
+
+
 def test_hard_holes_stay_finite() -> None:
     X = np.full((6, 4), np.nan)
     X[0, 0] = X[1, 1] = X[2, 2] = X[3, 3] = 1.0
