@@ -106,4 +106,5 @@ class Fitted:
     ) -> Any:
         """The user's table with its holes filled."""
         values = self._schema.decode(coded, source=source)
+        values = self._schema.within_bounds(values)
         return self._container.complete(X, values, raw.missing())

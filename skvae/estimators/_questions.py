@@ -161,7 +161,8 @@ class Questions(Fitted):
         Returns
         -------
         completed : table of shape (n_samples, n_features), or a list of them
-            Observed cells are untouched.
+            Observed cells are untouched; the others keep the bounds that their column
+            kept in `fit` (0, or 0 and 1).
 
         Notes
         -----

@@ -354,7 +354,8 @@ class Verdicts(BaseVAE):
             return self._encode(table), self._scores(table, score)
 
         def explain(rows: np.ndarray) -> np.ndarray:
-            parts = contributions(model, self._seen(rows, score), self._bank, score)
+            whole = rows if self._completion is None else self._completion(rows)
+            parts = contributions(model, whole, self._bank, score)
             return parts - self._mean_contributions[active]
 
         replaced = wrong.copy()
@@ -395,7 +396,10 @@ class Verdicts(BaseVAE):
             self._bank,
             wanted[:, self._schema.active],
         )
-        return [self._schema.decode(points) for points in (middle, low, high)]
+        return [
+            self._schema.within_bounds(self._schema.decode(points))
+            for points in (middle, low, high)
+        ]
 
     def _column_name(self, j: int) -> str:
         return str(self._schema.columns[j].name or f"column {j}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from sys import intern
 from typing import Any
@@ -371,16 +371,22 @@ class Schema:
             )
         warnings.warn(f"{message} are taken as missing.", UserWarning, stacklevel=3)
 
-    def _in_character(self, x: Array, at: npt.NDArray[np.intp]) -> Array:
-        """Round whole-number columns, and keep bounds that were never left."""
-        columns = [self.columns[j] for j in at]
-        whole = np.array([column.whole for column in columns])
-        low = np.array([column.low for column in columns])
-        high = np.array([column.high for column in columns])
+    def within_bounds(self, raw: RawTable) -> RawTable:
+        """Draw cells in to the bounds that their columns never left: 0, or 0 and 1."""
+        numbers = np.clip(raw.numbers, *self._bounds(np.arange(len(self.columns))))
+        return replace(raw, numbers=numbers)
+
+    def _bounds(self, at: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+        low = np.array([self.columns[j].low for j in at])
+        high = np.array([self.columns[j].high for j in at])
         floor = np.where(low >= 0, 0.0, -np.inf)
         ceiling = np.where((low >= 0) & (high <= 1), 1.0, np.inf)
-        ceiling = np.where(high <= 0, 0.0, ceiling)
-        return np.clip(np.where(whole, np.rint(x), x), floor, ceiling)
+        return floor, np.where(high <= 0, 0.0, ceiling)
+
+    def _in_character(self, x: Array, at: npt.NDArray[np.intp]) -> Array:
+        """Round whole-number columns, and keep bounds that were never left."""
+        whole = np.array([self.columns[j].whole for j in at])
+        return np.clip(np.where(whole, np.rint(x), x), *self._bounds(at))
 
     def _label(self, j: int) -> str:
         name = self.columns[j].name

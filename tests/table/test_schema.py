@@ -13,6 +13,7 @@ from hypothesis import given
 from scipy import stats
 
 from skvae.table import Schema, Statistics
+from skvae.table.raw import RawTable
 
 NAN = float("nan")
 
@@ -313,3 +314,10 @@ def test_encode_leaves_its_argument_alone() -> None:
     coded = schema.encode(X)
     coded[:] = 0.0
     assert not np.shares_memory(coded, X)
+
+
+def test_bounds_are_those_that_columns_never_left() -> None:
+    X = np.array([[0.0, 0.25, -1.0, -3.0], [5.0, 0.75, 1.0, -1.0], [2.0, 0.5, 0.5, -2]])
+    out = np.array([[-1.0, 1.5, -9.0, 2.0], [9.0, -0.5, 9.0, -9.0]])
+    kept = Schema.learn(X).within_bounds(RawTable.of(out)).numbers
+    assert kept.tolist() == [[0.0, 1.0, -9.0, 0.0], [9.0, 0.0, 9.0, -9.0]]
