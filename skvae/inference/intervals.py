@@ -42,14 +42,13 @@ def predictive_interval(
         Of a category both are the likeliest level.
     """
     tail = 0.5 * (1.0 - coverage)
-    unordered = [kind == "categorical" for kind in model.likelihood.kinds]
 
     def reading(terms: Terms) -> tuple[Tensor, Tensor]:
         expected = expected_cells(terms)
         likeliest = model.likelihood.decide(expected)
-        mask = torch.tensor(unordered, device=likeliest.device)
+        ordered = torch.tensor(model.likelihood.ordered, device=likeliest.device)
         low, high = (
-            torch.where(mask, likeliest, _quantile(terms, likeliest, level))
+            torch.where(ordered, _quantile(terms, likeliest, level), likeliest)
             for level in (tail, 1.0 - tail)
         )
         return low, high
@@ -77,6 +76,8 @@ def _quantile(terms: Terms, start: Tensor, level: float) -> Tensor:
         # In normal deviates: of a cell that is nearly normal, nearly linear in x.
         below = terms.of_draws(likelihood.cdf(terms.params, x))
         mixed = torch.einsum("lr,lrc->rc", terms.weight, below)
+        # Nothing is sought in columns without an order: it is there at once.
+        mixed = torch.where(mixed.isnan(), (x >= start).to(x.dtype), mixed)
         least = torch.finfo(mixed.dtype).tiny
         return torch.special.ndtri(mixed.clamp(least, most)) - target
 

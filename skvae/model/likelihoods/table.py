@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import nan
 
 import torch
 from torch import Tensor
@@ -228,10 +229,18 @@ class TableLikelihood:
 
     # -- parts of the line -------------------------------------------------------
 
+    @property
+    def ordered(self) -> tuple[bool, ...]:
+        """Of each column, whether its cells have an order."""
+        return tuple(kind != "categorical" for kind in self.kinds)
+
     def cdf(self, params: Params, x: Tensor) -> Tensor:
-        """P(cell <= x), (..., n_columns); of a categorical column in code order."""
+        """P(cell <= x), (..., n_columns); NaN of a column without an order."""
+        shape = torch.broadcast_shapes(params[0].shape[:-1], x.shape[:-1])
         return _join(
             block.likelihood.cdf(own, x[..., block.columns])
+            if self.ordered[block.columns.start]
+            else x.new_full((*shape, block.columns.stop - block.columns.start), nan)
             for block, own in self._split(params)
         )
 
