@@ -27,6 +27,9 @@ Reading: TypeAlias = Callable[[Terms], Sequence[Tensor]]
 # Draws of rows decoded at once: larger chunks leave the caches, smaller ones pay more
 # for starting the kernels.
 _CHUNK = 4096
+# The same for rows with holes, whose codes are sought first: in many small steps, which
+# take as long for a few rows as for hundreds.
+_HOLED_CHUNK = 2**15
 # For every so many draws there is one of the prior more where draws are weighted.
 DEFENSIVE = 8
 
@@ -221,7 +224,8 @@ def _holed(
     """Terms of rows with holes, chunk by chunk."""
     n_draws = 1 if bank is None else len(bank) + n_prior
     unit = _unit(model, bank)
-    for x in _chunks(model, coded, max(n_draws, 1 + model.n_components)):
+    n_decoded = max(n_draws, 1 + model.n_components)
+    for x in _chunks(model, coded, n_decoded, _HOLED_CHUNK):
         observed = (~x.isnan()).to(x.dtype)
         yield propose(model, x.nan_to_num(), observed, unit, n_prior=n_prior)
 
@@ -233,9 +237,11 @@ def _unit(model: LatentModel, bank: np.ndarray | None) -> Tensor | None:
     return as_tensor(bank, model.params.flat.dtype, model.device)[None, :, None]
 
 
-def _chunks(model: LatentModel, coded: np.ndarray, n_draws: int) -> Iterator[Tensor]:
+def _chunks(
+    model: LatentModel, coded: np.ndarray, n_draws: int, most: int = _CHUNK
+) -> Iterator[Tensor]:
     """Rows of which so many draws are decoded at once; one chunk at least."""
-    size = max(1, _CHUNK // (n_draws * model.n_members))
+    size = max(1, most // (n_draws * model.n_members))
     for start in range(0, max(len(coded), 1), size):
         part = coded[start : start + size]
         yield as_tensor(part, model.params.flat.dtype, model.device)
