@@ -205,10 +205,7 @@ def fit_model(
         validation_weight=weight,
         on_epoch=on_epoch,
     )
-    model = model.to(torch.float64, torch.device("cpu"))
-    if not settings.variational:
-        finish_autoencoder(model, table.values, table.weight, table.units)
-    return Fit(model, history, held_out)
+    return Fit(finished(model, table, settings), history, held_out)
 
 
 def partial_fit_model(
@@ -261,10 +258,7 @@ def partial_fit_model(
         optimiser=optimiser,
         first_epoch=FIRST_EPOCH + n_epochs,
     )
-    model = model.to(torch.float64, torch.device("cpu"))
-    if not settings.variational:
-        finish_autoencoder(model, table.values, table.weight, table.units)
-    return model, history, optimiser.moments()
+    return finished(model, table, settings), history, optimiser.moments()
 
 
 def train_model(
@@ -303,6 +297,14 @@ def train_model(
         on_epoch=lambda epoch, history: on_epoch(model, history),
         first_epoch=first_epoch,
     )
+
+
+def finished(model: LatentModel, table: CodedTable, settings: Settings) -> LatentModel:
+    """The trained model as it answers: float64, on the CPU, with a density."""
+    model = model.to(torch.float64, torch.device("cpu"))
+    if not settings.variational:
+        finish_autoencoder(model, table.values, table.weight, table.units)
+    return model
 
 
 def set_unit_noise(model: LatentModel) -> None:
@@ -466,9 +468,7 @@ def _closed_form_fit(
     seeds: list[int],
     on_epoch: Callable[[LatentModel, History], bool],
 ) -> Fit:
-    model = start_model(table, settings, seeds)
-    if not settings.variational:
-        finish_autoencoder(model, table.values, table.weight, table.units)
+    model = finished(start_model(table, settings, seeds), table, settings)
     history = History(n_epochs=1)
     on_epoch(model, history)
     return Fit(model, history, np.empty(0, dtype=int))

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae.model.closed_form import finish_autoencoder
 from skvae.model.latent import LatentModel
 from skvae.model.members import stack, unstack, widen
 from skvae.model.rows import Rows
@@ -26,6 +25,7 @@ from skvae.training.fit import (
     FIRST_EPOCH,
     CodedTable,
     Settings,
+    finished,
     is_closed_form,
     make_optimiser,
     set_unit_noise,
@@ -92,7 +92,7 @@ def fit_together(
         began = time.monotonic()
         ready[i] = _Ready.of(job, starts)
         if is_closed_form(job.table.kinds, job.settings):
-            model = _finished(ready[i].model, job)
+            model = finished(ready[i].model, job.table, job.settings)
             seconds = time.monotonic() - began
             # In closed form all rows are learned from.
             outcomes[i] = Outcome(model, seconds, ready[i].split[1][:0])
@@ -275,7 +275,8 @@ class _Stack:
         ):
             model = None
             if not bool(self._run.failed[members].any()):
-                model = _finished(unstack(self._model, members, alone), each.job)
+                model = unstack(self._model, members, alone)
+                model = finished(model, each.job.table, each.job.settings)
             outcomes.append(Outcome(model, seconds, each.split[1]))
         return outcomes
 
@@ -341,11 +342,3 @@ def _digest(*parts: np.ndarray | str | None) -> str:
 
 def _none(values: Sequence[Tensor | None]) -> bool:
     return all(value is None for value in values)
-
-
-def _finished(model: LatentModel, job: Job) -> LatentModel:
-    model = model.to(torch.float64, torch.device("cpu"))
-    if not job.settings.variational:
-        table = job.table
-        finish_autoencoder(model, table.values, table.weight, table.units)
-    return model
