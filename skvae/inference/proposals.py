@@ -9,7 +9,7 @@ Codes are sought in units u of the prior's Gaussian, z = at(u), where p(u) = N(0
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -116,8 +116,7 @@ def _mode(model: LatentModel, x: Tensor, observed: Tensor) -> tuple[Tensor, Tens
     light = model.likelihood.light_tailed()
     if light is model.likelihood:
         return mode, factor
-    lightly = copy.copy(model)
-    lightly.likelihood = light
+    lightly = replace(model, likelihood=light)
     start, _, _ = _climb(lightly, start, x, observed)
     other, other_factor, other_joint = _climb(model, start, x, observed)
     better = other_joint - log_det(other_factor) > joint - log_det(factor)

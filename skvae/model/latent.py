@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from skvae.model.terms import Terms, defended
 LOG_VARIANCE_LIMIT = 30.0
 
 
+@dataclass(eq=False, repr=False)
 class LatentModel:
     """Encoder, decoder, likelihood and prior over coded rows.
 
@@ -47,22 +48,14 @@ class LatentModel:
         fills what the encoder sees of missing cells.
     """
 
-    def __init__(
-        self,
-        encoder: Network,
-        decoder: Network,
-        likelihood: TableLikelihood,
-        scale_offset: Tensor,
-        params: Parameters,
-        prior: Prior | None = None,
-        flagged: tuple[int, ...] = (),
-        filler: LinearGaussian | None = None,
-    ) -> None:
-        self.encoder, self.decoder = encoder, decoder
-        self.likelihood, self.scale_offset = likelihood, scale_offset
-        self.params = params
-        self.prior = StandardNormal() if prior is None else prior
-        self.flagged, self.filler = flagged, filler
+    encoder: Network
+    decoder: Network
+    likelihood: TableLikelihood
+    scale_offset: Tensor
+    params: Parameters
+    prior: Prior = field(default_factory=StandardNormal)
+    flagged: tuple[int, ...] = ()
+    filler: LinearGaussian | None = None
 
     @classmethod
     def build(
@@ -164,35 +157,21 @@ class LatentModel:
     def to(self, dtype: torch.dtype, device: torch.device) -> LatentModel:
         """A copy in another precision or place."""
         flat = self.params.flat.detach().to(dtype=dtype, device=device, copy=True)
-        return LatentModel(
-            self.encoder,
-            self.decoder,
-            self.likelihood.to(dtype, device),
-            self.scale_offset.to(dtype=dtype, device=device),
-            self.params.with_flat(flat),
-            self.prior.to(dtype, device),
-            self.flagged,
-            self.filler,
+        return replace(
+            self,
+            likelihood=self.likelihood.to(dtype, device),
+            scale_offset=self.scale_offset.to(dtype=dtype, device=device),
+            params=self.params.with_flat(flat),
+            prior=self.prior.to(dtype, device),
         )
 
     def with_params(self, params: Parameters) -> LatentModel:
         """The same model over other parameters."""
-        return LatentModel(
-            self.encoder,
-            self.decoder,
-            self.likelihood,
-            self.scale_offset,
-            params,
-            self.prior,
-            self.flagged,
-            self.filler,
-        )
+        return replace(self, params=params)
 
     def with_prior(self, prior: Prior) -> LatentModel:
         """The same model under another density of the codes."""
-        model = self.with_params(self.params)
-        model.prior = prior
-        return model
+        return replace(self, prior=prior)
 
     # -- starting values ---------------------------------------------------------
 

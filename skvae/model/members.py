@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from skvae.model.latent import LatentModel
-from skvae.model.likelihoods import TableLikelihood
 from skvae.model.networks import Network, Parameters
 
 
@@ -49,20 +49,8 @@ def widen(model: LatentModel, flat: Tensor, widest: LatentModel) -> Tensor:
 
 
 def _over(model: LatentModel, params: Parameters, floor: Tensor) -> LatentModel:
-    own = model.likelihood
-    likelihood = TableLikelihood(
-        own.kinds, floor, own.levels, own.centre, own.scale, own.trials
-    )
-    return LatentModel(
-        model.encoder,
-        model.decoder,
-        likelihood,
-        model.scale_offset,
-        params,
-        model.prior,
-        model.flagged,
-        model.filler,
-    )
+    likelihood = model.likelihood.with_floor(floor)
+    return replace(model, params=params, likelihood=likelihood)
 
 
 def _places(model: LatentModel, k: int) -> Tensor:

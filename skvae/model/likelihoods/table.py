@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import nan
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,18 +113,20 @@ class TableLikelihood:
             part.to(dtype=dtype, device=device)
             for part in (self.floor, self.centre, self.scale)
         )
-        return TableLikelihood(
-            self.kinds, floor, self.levels, centre, scale, self.trials
-        )
+        return self._replaced(floor=floor, centre=centre, scale=scale)
+
+    def with_floor(self, floor: Tensor) -> TableLikelihood:
+        """The same with other least squared scales."""
+        return self._replaced(floor=floor)
 
     def light_tailed(self) -> TableLikelihood:
         """The same with normal tails; itself where no tail is heavy."""
         kinds = tuple(_LIGHT.get(kind, kind) for kind in self.kinds)
-        if kinds == self.kinds:
-            return self
-        return TableLikelihood(
-            kinds, self.floor, self.levels, self.centre, self.scale, self.trials
-        )
+        return self if kinds == self.kinds else self._replaced(kinds=kinds)
+
+    def _replaced(self, **changes: Any) -> TableLikelihood:
+        names = ("kinds", "floor", "levels", "centre", "scale", "trials")
+        return TableLikelihood(**{n: getattr(self, n) for n in names} | changes)
 
     # -- density -----------------------------------------------------------------
 
