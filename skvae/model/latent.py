@@ -15,12 +15,7 @@ from skvae.model.incomplete import fill
 from skvae.model.likelihoods import Params, TableLikelihood
 from skvae.model.linear import LinearGaussian
 from skvae.model.networks import Network, Parameters
-from skvae.model.priors import (
-    AggregatePosterior,
-    FullNormal,
-    Prior,
-    StandardNormal,
-)
+from skvae.model.priors import Prior, StandardNormal, prior_of
 from skvae.model.rows import Rows
 from skvae.model.terms import Terms, defended
 
@@ -445,13 +440,8 @@ class LatentModel:
             "scale_offset": self.scale_offset,
             "centre": self.likelihood.centre,
             "scale": self.likelihood.scale,
+            **self.prior.state(),
         }
-        if isinstance(self.prior, FullNormal):
-            arrays["prior_mean"] = self.prior.mean
-            arrays["prior_cholesky"] = self.prior.cholesky
-        elif isinstance(self.prior, AggregatePosterior):
-            arrays["prior_codes"] = self.prior.mean
-            arrays["prior_log_variance"] = self.prior.log_variance
         held = {name: as_array(a) for name, a in arrays.items()}
         if self.filler is not None:
             held["filler_mean"] = self.filler.mean
@@ -473,16 +463,7 @@ class LatentModel:
             **{**spec, **tuples},
         )
         model.params = model.params.with_flat(torch.tensor(arrays["params"]))
-        if "prior_mean" in arrays:
-            model.prior = FullNormal(
-                torch.tensor(arrays["prior_mean"]),
-                torch.tensor(arrays["prior_cholesky"]),
-            )
-        elif "prior_codes" in arrays:
-            model.prior = AggregatePosterior(
-                torch.tensor(arrays["prior_codes"]),
-                torch.tensor(arrays["prior_log_variance"]),
-            )
+        model.prior = prior_of(arrays)
         if "filler_mean" in arrays:
             model.filler = LinearGaussian(
                 arrays["filler_mean"].copy(),

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
 class Prior(ABC):
-    """Density of the code z."""
+    """Density of the code z.
+
+    Attributes
+    ----------
+    held : mapping of str to str
+        The tensors that it is made from: each one's name in a saved model.
+    """
+
+    held: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def log_prob(self, z: Tensor) -> Tensor:
@@ -52,7 +63,13 @@ class Prior(ABC):
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Prior:
         """The same density elsewhere."""
-        return self
+        return type(self)(
+            **{name: getattr(self, name).to(device, dtype) for name in self.held}
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """What it is made from, under the names of a saved model."""
+        return {saved: getattr(self, name) for name, saved in self.held.items()}
 
 
 class Normal(Prior):
@@ -106,6 +123,11 @@ class FullNormal(Normal):
         Lower triangular L.
     """
 
+    held: ClassVar[Mapping[str, str]] = {
+        "mean": "prior_mean",
+        "cholesky": "prior_cholesky",
+    }
+
     mean: Tensor
     cholesky: Tensor
 
@@ -131,12 +153,6 @@ class FullNormal(Normal):
         )
         log_variance = spread.square().sum(-1).log()
         return StandardNormal().kl(self._unit(mean), log_variance, spread)
-
-    def to(self, dtype: torch.dtype, device: torch.device) -> FullNormal:
-        return FullNormal(
-            self.mean.to(dtype=dtype, device=device),
-            self.cholesky.to(dtype=dtype, device=device),
-        )
 
     def _unit(self, z: Tensor) -> Tensor:
         """The draws that `at` sends to these codes."""
@@ -164,6 +180,11 @@ class AggregatePosterior(Prior):
     ----------
     mean, log_variance : Tensor of shape (n_members, n_codes, n_components)
     """
+
+    held: ClassVar[Mapping[str, str]] = {
+        "mean": "prior_codes",
+        "log_variance": "prior_log_variance",
+    }
 
     mean: Tensor
     log_variance: Tensor
@@ -200,12 +221,6 @@ class AggregatePosterior(Prior):
         )
         return self._about(chosen, unit)
 
-    def to(self, dtype: torch.dtype, device: torch.device) -> AggregatePosterior:
-        return AggregatePosterior(
-            self.mean.to(dtype=dtype, device=device),
-            self.log_variance.to(dtype=dtype, device=device),
-        )
-
     def _about(self, chosen: Tensor, unit: Tensor) -> Tensor:
         """Draws of the chosen components (n_members, n_draws)."""
         index = chosen[..., None].expand(-1, -1, unit.shape[-1])
@@ -213,6 +228,14 @@ class AggregatePosterior(Prior):
         spread = (0.5 * self.log_variance.expand(len(unit), -1, -1)).exp()
         codes = mean + spread.gather(1, index) * unit.flatten(1, -2)
         return codes.view_as(unit)
+
+
+def prior_of(saved: Mapping[str, np.ndarray]) -> Prior:
+    """The prior of a saved model, on the CPU, from all arrays of that model."""
+    for cls in (FullNormal, AggregatePosterior):
+        if all(name in saved for name in cls.held.values()):
+            return cls(**{own: torch.tensor(saved[n]) for own, n in cls.held.items()})
+    return StandardNormal()
 
 
 def normal_log_prob(unit: Tensor, log_variance: Tensor) -> Tensor:
