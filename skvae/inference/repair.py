@@ -44,12 +44,12 @@ def expected_cells(
         without[:, column] = np.nan
         # The same draws for every column and call: answers repeat.
         draws = conditional_draws(model, without, bank, _DRAWS, 0)[:, :, column]
-        if model.likelihood.kinds[column] == "categorical":
-            points[:, rows, column] = mode(draws, axis=0).mode
-        else:
+        if model.likelihood.ordered[column]:
             points[:, rows, column] = np.quantile(
                 draws, _INTERVAL, axis=0, method="nearest"
             )
+        else:
+            points[:, rows, column] = mode(draws, axis=0).mode
     return points
 
 

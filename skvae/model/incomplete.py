@@ -228,11 +228,10 @@ class Completion:
             mean, covariance = np.nanmean(coded, 0), np.diag(np.nanvar(coded, 0))
         else:
             mean, covariance = em_moments(coded, weight)
-        for j, kind in enumerate(likelihood.kinds):
-            if kind == "categorical":
-                mean[j] = np.argmax(likelihood.levels[j])
-                covariance[j], covariance[:, j] = 0.0, 0.0
-                covariance[j, j] = 1.0
+        for j in np.flatnonzero(~np.array(likelihood.ordered, bool)):
+            mean[j] = np.argmax(likelihood.levels[j])
+            covariance[j], covariance[:, j] = 0.0, 0.0
+            covariance[j, j] = 1.0
         most = np.array([n - 1.0 if n else np.inf for n in likelihood.n_levels])
         return cls(mean, covariance, ~np.array(likelihood.continuous, bool), most)
 

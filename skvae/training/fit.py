@@ -372,7 +372,7 @@ def start_model(table: CodedTable, settings: Settings, seeds: list[int]) -> Late
     offset = np.zeros(own.n_scales)
     if settings.noise == "shared":
         offset = np.where(continuous, -np.log(table.units), 0.0)[scaled]
-    counts = np.array([kind == "multinomial" for kind in table.kinds], dtype=bool)
+    tied = np.array(own.tied, dtype=bool)
     model = LatentModel.build(
         kinds=table.kinds,
         variance_floor=floor,
@@ -387,7 +387,7 @@ def start_model(table: CodedTable, settings: Settings, seeds: list[int]) -> Late
         levels=table.levels,
         centre=table.centre,
         scale=table.scale,
-        trials=float(np.nanmean(table.values[:, counts], axis=0).sum()),
+        trials=float(np.nanmean(table.values[:, tied], axis=0).sum()),
         flagged=tuple(np.flatnonzero(holes).tolist()),
     )
     model.start_random(seeds, network_only=settings.start == "linear")

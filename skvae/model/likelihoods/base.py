@@ -64,11 +64,17 @@ class Likelihood(ABC):
         Whether cells have a density and a location and scale in their own units.
     plain : bool
         Whether the encoder sees the cells as they are.
+    ordered : bool
+        Whether cells have an order.
+    tied : bool
+        Whether the columns share the total of a row.
     """
 
     has_scale: ClassVar[bool] = False
     continuous: ClassVar[bool] = False
     plain: ClassVar[bool] = True
+    ordered: ClassVar[bool] = True
+    tied: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

@@ -267,6 +267,8 @@ class Multinomial(Counts):
         Mean total of a row.
     """
 
+    tied: ClassVar[bool] = True
+
     def __init__(
         self, floor: Tensor, centre: Tensor, scale: Tensor, trials: float = 1.0
     ) -> None:

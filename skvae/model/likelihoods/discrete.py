@@ -128,6 +128,7 @@ class Categorical(WithLevels):
     """
 
     plain: ClassVar[bool] = False
+    ordered: ClassVar[bool] = False
 
     def __init__(self, levels: tuple[tuple[float, ...], ...], like: Tensor) -> None:
         widths = torch.tensor([len(shares) for shares in levels])

@@ -103,6 +103,8 @@ class TableLikelihood:
         self.scaled = tuple(cls.has_scale for cls in classes)
         self.continuous = tuple(cls.continuous for cls in classes)
         self.plain = tuple(cls.plain for cls in classes)
+        self.ordered = tuple(cls.ordered for cls in classes)
+        self.tied = tuple(cls.tied for cls in classes)
         self.owner = torch.repeat_interleave(
             torch.arange(len(kinds)), torch.tensor(widths, dtype=torch.long)
         ).to(floor.device)
@@ -232,17 +234,12 @@ class TableLikelihood:
 
     # -- parts of the line -------------------------------------------------------
 
-    @property
-    def ordered(self) -> tuple[bool, ...]:
-        """Of each column, whether its cells have an order."""
-        return tuple(kind != "categorical" for kind in self.kinds)
-
     def cdf(self, params: Params, x: Tensor) -> Tensor:
         """P(cell <= x), (..., n_columns); NaN of a column without an order."""
         shape = torch.broadcast_shapes(params[0].shape[:-1], x.shape[:-1])
         return _join(
             block.likelihood.cdf(own, x[..., block.columns])
-            if self.ordered[block.columns.start]
+            if block.likelihood.ordered
             else x.new_full((*shape, block.columns.stop - block.columns.start), nan)
             for block, own in self._split(params)
         )
