@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skvae.model.likelihoods.base import Likelihood, Params
-from skvae.model.likelihoods.table import LIKELIHOODS, TableLikelihood
+from skvae.model.likelihoods.blocks import LIKELIHOODS
+from skvae.model.likelihoods.table import TableLikelihood
 
 __all__ = ["LIKELIHOODS", "Likelihood", "Params", "TableLikelihood"]

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import nan
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from skvae.model.likelihoods.base import Columns, Likelihood, Params
-from skvae.model.likelihoods.continuous import Continuous, Gaussian, StudentT
-from skvae.model.likelihoods.counts import Multinomial, NegativeBinomial, Poisson
-from skvae.model.likelihoods.discrete import (
-    Bernoulli,
-    Categorical,
-    Ordinal,
-)
-
-LIKELIHOODS: dict[str, type[Likelihood]] = {
-    "gaussian": Gaussian,
-    "student_t": StudentT,
-    "bernoulli": Bernoulli,
-    "categorical": Categorical,
-    "ordinal": Ordinal,
-    "poisson": Poisson,
-    "negative_binomial": NegativeBinomial,
-    "multinomial": Multinomial,
-}
+from skvae.model.likelihoods.base import Columns, Params
+from skvae.model.likelihoods.blocks import LIKELIHOODS, Block, blocks_of, join
+from skvae.model.likelihoods.continuous import Continuous
+from skvae.model.likelihoods.discrete import Categorical
 
 # Of a kind with heavy tails, the one with normal tails and the same parameters.
 _LIGHT = {"student_t": "gaussian"}
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Neighbouring columns of one kind."""
-
-    likelihood: Likelihood
-    columns: slice
-    locations: slice
-    scales: slice
 
 
 class TableLikelihood:
@@ -80,27 +54,13 @@ class TableLikelihood:
         self.centre = torch.zeros_like(floor) if centre is None else centre
         self.scale = torch.ones_like(floor) if scale is None else scale
         columns = Columns(floor, self.levels, self.centre, self.scale, trials)
-        self._blocks: list[_Block] = []
-        widths: list[int] = []
-        n_levels: list[int] = []
-        n_scales = 0
-        for part in _runs(kinds):
-            cls, own = LIKELIHOODS[kinds[part.start]], columns.part(part)
-            own_widths = cls.widths(own)
-            locations = slice(sum(widths), sum(widths) + sum(own_widths))
-            more = len(own_widths) if cls.has_scale else 0
-            scales = slice(n_scales, n_scales := n_scales + more)
-            self._blocks.append(_Block(cls.of(own), part, locations, scales))
-            widths.extend(own_widths)
-            n_levels.extend(cls.n_levels(own))
-        self.n_columns, self.n_locations, self.n_scales = (
-            len(kinds),
-            sum(widths),
-            n_scales,
-        )
-        self.n_levels = tuple(n_levels)
+        self._blocks = blocks_of(kinds, columns)
+        widths = [width for block in self._blocks for width in block.widths]
+        self.n_columns, self.n_locations = len(kinds), sum(widths)
+        self.n_levels = tuple(n for block in self._blocks for n in block.n_levels)
         classes = [LIKELIHOODS[kind] for kind in kinds]
         self.scaled = tuple(cls.has_scale for cls in classes)
+        self.n_scales = sum(self.scaled)
         self.continuous = tuple(cls.continuous for cls in classes)
         self.plain = tuple(cls.plain for cls in classes)
         self.ordered = tuple(cls.ordered for cls in classes)
@@ -136,8 +96,8 @@ class TableLikelihood:
         self, params: Params, x: Tensor, observed: Tensor | None = None
     ) -> Tensor:
         """Log density of each cell, (..., n_columns); zero where ``observed`` is."""
-        log_prob = _join(
-            block.likelihood.log_prob(*_restricted(block, own, x, observed))
+        log_prob = join(
+            block.likelihood.log_prob(*block.observed(own, x, observed))
             for block, own in self._split(params)
         )
         return log_prob if observed is None else log_prob * observed
@@ -161,7 +121,7 @@ class TableLikelihood:
         ):
             cells = log_prob[..., block.columns]
             block.likelihood.differentiate(
-                *_restricted(block, own, x, observed), (cells, *by_own)
+                *block.observed(own, x, observed), (cells, *by_own)
             )
             if observed is not None:
                 seen = observed[..., block.columns]
@@ -197,7 +157,7 @@ class TableLikelihood:
         parts = []
         cells = self.collapse(self.mean(params)) if x is None else x
         for block, own in self._split(params):
-            own, part = _restricted(block, own, cells, observed)
+            own, part = block.observed(own, cells, observed)
             rooted = block.likelihood.root_information(
                 own, slopes[..., block.locations], part
             )
@@ -205,7 +165,7 @@ class TableLikelihood:
                 seen = block.likelihood.spread(observed[..., block.columns])
                 rooted = rooted * seen[..., None, :]
             parts.append(rooted)
-        return _join(parts)
+        return join(parts)
 
     # -- moments and draws -------------------------------------------------------
 
@@ -214,7 +174,7 @@ class TableLikelihood:
 
         The expected cell; a categorical column's are the probabilities of its levels.
         """
-        return _join(block.likelihood.mean(own) for block, own in self._split(params))
+        return join(block.likelihood.mean(own) for block, own in self._split(params))
 
     def variance(self, params: Params) -> Tensor:
         """Squared scale of the continuous columns, (..., number of them)."""
@@ -223,11 +183,11 @@ class TableLikelihood:
             for block, own in self._split(params)
             if isinstance(block.likelihood, Continuous)
         ]
-        return _join(parts) if parts else params[1][..., :0]
+        return join(parts) if parts else params[1][..., :0]
 
     def sample(self, params: Params, generator: torch.Generator) -> Tensor:
         """One draw of each cell, (..., n_columns)."""
-        return _join(
+        return join(
             block.likelihood.sample(own, generator)
             for block, own in self._split(params)
         )
@@ -237,7 +197,7 @@ class TableLikelihood:
     def cdf(self, params: Params, x: Tensor) -> Tensor:
         """P(cell <= x), (..., n_columns); NaN of a column without an order."""
         shape = torch.broadcast_shapes(params[0].shape[:-1], x.shape[:-1])
-        return _join(
+        return join(
             block.likelihood.cdf(own, x[..., block.columns])
             if block.likelihood.ordered
             else x.new_full((*shape, block.columns.stop - block.columns.start), nan)
@@ -249,7 +209,7 @@ class TableLikelihood:
 
         Infinite bounds are none. A single point of a continuous column has no mass.
         """
-        return _join(
+        return join(
             block.likelihood.log_mass(
                 own, low[..., block.columns], high[..., block.columns]
             )
@@ -271,7 +231,7 @@ class TableLikelihood:
         low, high : Tensor that broadcasts against the cells
         generator : torch.Generator
         """
-        return _join(
+        return join(
             block.likelihood.sample_within(
                 own,
                 low[..., block.columns],
@@ -291,7 +251,7 @@ class TableLikelihood:
         """
         if all(self.plain):
             return x
-        return _join(
+        return join(
             block.likelihood.features(x[..., block.columns]) for block in self._blocks
         )
 
@@ -299,7 +259,7 @@ class TableLikelihood:
         """What the encoder would see of expected statistics."""
         if all(self.plain):
             return mean
-        return _join(
+        return join(
             block.likelihood.features_of(mean[..., block.locations])
             for block in self._blocks
         )
@@ -308,7 +268,7 @@ class TableLikelihood:
         """What `mean` is the expectation of, (..., n_locations)."""
         if self.n_locations == self.n_columns:
             return x
-        return _join(
+        return join(
             block.likelihood.statistic(x[..., block.columns]) for block in self._blocks
         )
 
@@ -317,7 +277,7 @@ class TableLikelihood:
 
         The likeliest level or 0/1, the nearest code of an order, else the mean.
         """
-        return _join(
+        return join(
             block.likelihood.decide(mean[..., block.locations])
             for block in self._blocks
         )
@@ -332,7 +292,7 @@ class TableLikelihood:
         """Sum over the locations of each column, (..., n_columns)."""
         if self.n_locations == self.n_columns:
             return values
-        return _join(
+        return join(
             block.likelihood.collapse(values[..., block.locations])
             for block in self._blocks
         )
@@ -371,7 +331,7 @@ class TableLikelihood:
 
     def feature_floor(self, floor: Tensor) -> Tensor:
         """Least noise variance of each feature in a linear start, (n_locations,)."""
-        return _join(
+        return join(
             block.likelihood.feature_floor(floor[block.columns])
             for block in self._blocks
         )
@@ -400,53 +360,16 @@ class TableLikelihood:
         ]
         squared = [part[2] for part in parts if len(part) > 2]
         return (
-            _join(part[0] for part in parts),
-            _join(part[1] for part in parts),
-            _join(squared) if squared else mean[:0],
+            join(part[0] for part in parts),
+            join(part[1] for part in parts),
+            join(squared) if squared else mean[:0],
         )
 
     def step_size(self, params: Params) -> Tensor:
         """How far a location moves before its cells feel it, (..., n_locations)."""
-        return _join(
+        return join(
             block.likelihood.step_size(own) for block, own in self._split(params)
         )
 
-    def _split(self, params: Params) -> list[tuple[_Block, Params]]:
-        location, log_scale = params
-        return [
-            (
-                block,
-                (location[..., block.locations], log_scale[..., block.scales])
-                if block.likelihood.has_scale
-                else (location[..., block.locations],),
-            )
-            for block in self._blocks
-        ]
-
-
-def _restricted(
-    block: _Block, own: Params, x: Tensor, observed: Tensor | None
-) -> tuple[Params, Tensor]:
-    """Parameters and cells of a block, of its observed cells alone."""
-    cells = x[..., block.columns]
-    if observed is None:
-        return own, cells
-    return block.likelihood.restrict(own, cells, observed[..., block.columns])
-
-
-def _runs(kinds: tuple[str, ...]) -> list[slice]:
-    """Stretches of equal kinds."""
-    runs, start = [], 0
-    for stop in range(1, len(kinds) + 1):
-        if stop == len(kinds) or kinds[stop] != kinds[start]:
-            runs.append(slice(start, stop))
-            start = stop
-    return runs
-
-
-def _join(parts: Iterable[Tensor]) -> Tensor:
-    tensors = list(parts)
-    if len(tensors) == 1:
-        return tensors[0]
-    shape = torch.broadcast_shapes(*(part.shape[:-1] for part in tensors))
-    return torch.cat([part.expand(*shape, -1) for part in tensors], dim=-1)
+    def _split(self, params: Params) -> list[tuple[Block, Params]]:
+        return [(block, block.own(params)) for block in self._blocks]
