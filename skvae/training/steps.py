@@ -14,7 +14,8 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from skvae.model.latent import LOG_VARIANCE_LIMIT, LatentModel
+from skvae.model.autoencoder import LOG_VARIANCE_LIMIT
+from skvae.model.latent import LatentModel
 from skvae.model.networks import NetworkPass, rows_last
 from skvae.training.batches import Batch
 from skvae.training.objectives import AdditiveObjective, Beta, Objective
