@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from skvae._backend import as_array, as_tensor, sample_positions
-from skvae.inference.scoring import Score, read
+from skvae.inference.scoring import ReconstructionProbability, read
 from skvae.model.latent import LatentModel
 from skvae.model.priors import AggregatePosterior
 from skvae.model.terms import Terms
@@ -22,7 +22,7 @@ _POSTERIORS = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Aggregate(Score):
+class Aggregate(ReconstructionProbability):
     """The evidence lower bound under the density of the training codes.
 
     Away from every training code that density is next to nothing, which makes it a
@@ -49,10 +49,7 @@ class Aggregate(Score):
             as_tensor(self.log_variance, terms.z.dtype, terms.z.device),
         )
         latent = (posterior.log_prob(terms.z) - terms.log_qz).mean((0, 1))
-        return self.cells(terms).sum(-1) + self.price * latent
-
-    def cells(self, terms: Terms) -> Tensor:
-        return terms.log_px.mean((0, 1))
+        return super().rows(terms) + self.price * latent
 
     @classmethod
     def of(cls, model: LatentModel, coded: np.ndarray, seed: int) -> Aggregate:
