@@ -107,7 +107,10 @@ class Questions(Fitted):
         over training rows. The latent term is shared out by the squared length of the
         step that each cell makes the code take along the encoder's linear path.
         """
-        raw = self._check(X)
+        return self._reasons(X, self._check(X))
+
+    def _reasons(self, X: Any, raw: RawTable) -> Any:
+        """What `explain` gives of the table X, whose cells these are."""
         return self._container.floats(self._explained(raw), like=X)
 
     def _explained(self, raw: RawTable) -> np.ndarray:
@@ -171,15 +174,19 @@ class Questions(Fitted):
         sampling-importance-resampling.
         """
         raw = self._check(X)
-        model, coded = self._model_for(raw.dtype), self._encode(raw)
         if n_imputations is None:
-            means = conditional_mean(model, coded, self._bank)
-            return self._completed(X, raw, means)
+            return self._imputed(X, raw)
+        model, coded = self._model_for(raw.dtype), self._encode(raw)
         check_scalar(n_imputations, "n_imputations", Integral, min_val=1)
         seed = fresh_seed(random_state)
         draws = conditional_draws(model, coded, self._bank, n_imputations, seed)
         source = np.random.default_rng(seed)
         return [self._completed(X, raw, draw, source) for draw in draws]
+
+    def _imputed(self, X: Any, raw: RawTable) -> Any:
+        """The table X, whose cells these are, with holes at their conditional mean."""
+        model, coded = self._model_for(raw.dtype), self._encode(raw)
+        return self._completed(X, raw, conditional_mean(model, coded, self._bank))
 
     def predictive_interval(self, X: Any, coverage: float = 0.9) -> tuple[Any, Any]:
         """Where the model expects each cell, given the observed cells of its row.

@@ -256,10 +256,10 @@ class Verdicts(BaseVAE):
             `low` and `high`: the median and 90 % interval of each cell given the
             others of its row, as tables like X; the likeliest level of a category.
         """
-        parts = super().explain(X)
+        raw = self._check(X)
+        parts = self._reasons(X, raw)
         if not expected:
             return parts
-        raw = self._check(X)
         points = self._expected(raw, np.ones(raw.shape, dtype=bool))
         return Explanation(
             parts, *(self._container.restore(each, like=X) for each in points)

@@ -185,10 +185,11 @@ class VAEImputer(TransformerMixin, BaseVAE):
             In the container of `fit`; observed cells are untouched. With
             `add_indicator` the indicators stand behind.
         """
-        completed = self.impute(X)
+        raw = self._check(X)
+        completed = self._imputed(X, raw)
         if not self.add_indicator:
             return completed
-        missing = self._check(X).missing()[:, self.indicator_features_]
+        missing = raw.missing()[:, self.indicator_features_]
         names = self.get_feature_names_out()[self.n_features_in_ :]
         return self._container.with_columns(completed, names.tolist(), missing)
 
