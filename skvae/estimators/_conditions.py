@@ -49,7 +49,7 @@ def code_conditions(schema: Schema, conditions: Mapping[Any, Any]) -> Conditions
     members: dict[int, np.ndarray] = {}
     coded_place = {int(j): place for place, j in enumerate(schema.active)}
     for key, wanted in conditions.items():
-        j = _position(schema, key)
+        j = schema.position(key, "conditions")
         if j not in coded_place:
             _check_constant(schema, j, key, wanted)
             continue
@@ -80,7 +80,7 @@ def keep_conditions(
     """
     coded_place = {int(j): place for place, j in enumerate(schema.active)}
     for key, wanted in conditions.items():
-        j = _position(schema, key)
+        j = schema.position(key, "conditions")
         if j not in coded_place:
             continue
         place, is_range = coded_place[j], isinstance(wanted, tuple)
@@ -132,20 +132,6 @@ def _listed(wanted: Any) -> list[Any]:
     return [wanted] if single else list(wanted)
 
 
-def _position(schema: Schema, key: Any) -> int:
-    names = [column.name for column in schema.columns]
-    if isinstance(key, str) and key in names:
-        return names.index(key)
-    position = isinstance(key, int | np.integer) and not isinstance(key, bool)
-    if position and 0 <= key < len(names):
-        return int(key)
-    known = [name for name in names if name is not None]
-    raise ValueError(
-        f"conditions names columns by position (0 to {len(names) - 1}) or by name "
-        f"({known or 'this table has none'}), got {key!r}."
-    )
-
-
 def _raw(schema: Schema, j: int, values: list[Any]) -> RawTable:
     """Values of one column as a table whose other cells are missing."""
     cells = np.full((len(values), len(schema.columns)), None, dtype=object)
@@ -158,11 +144,11 @@ def _raw(schema: Schema, j: int, values: list[Any]) -> RawTable:
         raw = None
     has_levels = KINDS[column.kind].has_levels or column.is_text
     if raw is None or not (has_levels or _finite(raw, j)):
-        name = f"column {j}" if column.name is None else repr(column.name)
         rule = "levels" if has_levels else "finite numbers or dates"
         raise ValueError(
-            f"A condition on {name} gives {rule}, got {values!r}. Give numbers as "
-            f"such, and dates as datetime objects: pandas.Timestamp('2024-01-31')."
+            f"A condition on {schema.label(j)} gives {rule}, got {values!r}. Give "
+            f"numbers as such, and dates as datetime objects: "
+            f"pandas.Timestamp('2024-01-31')."
         )
     return raw
 

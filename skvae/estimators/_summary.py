@@ -113,4 +113,4 @@ def at_floor(schema: Schema, model: LatentModel, table: CodedTable) -> list[str]
     # Codes of categories follow from nothing in a line.
     copies = positions[dependent_columns(table.values[:, continuous])]
     low = np.intersect1d(positions[reached], copies)
-    return [schema.columns[j].name or f"column {j}" for j in low]
+    return [schema.label(j, quoted=False) for j in low]

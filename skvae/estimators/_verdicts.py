@@ -299,7 +299,7 @@ class Verdicts(BaseVAE):
             columns = columns[np.argsort(parts[i, columns], kind="stable")].tolist()
             # The worst cell is named even where it alone is not surprising.
             told = [
-                _told(self._column_name(j), raw, points, i, j)
+                _told(self._schema.label(j, quoted=False), raw, points, i, j)
                 for n, j in enumerate(columns)
                 if n == 0 or _surprising(raw, points, i, j)
             ]
@@ -400,9 +400,6 @@ class Verdicts(BaseVAE):
             self._schema.within_bounds(self._schema.decode(points))
             for points in (middle, low, high)
         ]
-
-    def _column_name(self, j: int) -> str:
-        return str(self._schema.columns[j].name or f"column {j}")
 
 
 def _told(name: str, raw: RawTable, points: list[RawTable], i: int, j: int) -> str:

@@ -108,11 +108,10 @@ class ContributionDisplay(Display):
             )
         cells = Container.read(X)
         columns = range(cells.shape[1])
-        named = [f"column {j}" for j in columns]
         display = cls(
             np.asarray(estimator.explain(X), dtype=np.float64)[rows],
             [[cells.word(i, j) for j in columns] for i in rows.tolist()],
-            names=list(getattr(estimator, "feature_names_in_", named)),
+            names=[estimator._schema.label(j, quoted=False) for j in columns],
             rows=rows.tolist(),
             scores=scores[rows],
             unit=score_name(estimator).rsplit(", ")[-1],

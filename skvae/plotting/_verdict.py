@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -114,13 +115,12 @@ class VerdictDisplay(Display):
         own = np.argsort(np.asarray(told.contributions)[0], kind="stable")
         own = own[:max_columns]
         numbers = [_numbers(table, points[0]) for table in (seen, *points)]
-        numbered = [f"column {j}" for j in range(seen.shape[1])]
-        names = list(getattr(estimator, "feature_names_in_", numbered))
+        name = partial(estimator._schema.label, quoted=False)
         chance = float(estimator.outlier_probability(one)[0])
         display = cls(
             *(part[own] for part in numbers),
             labels=[
-                f"{names[j]} = {seen.word(0, j)} ({points[0].word(0, j)})" for j in own
+                f"{name(j)} = {seen.word(0, j)} ({points[0].word(0, j)})" for j in own
             ],
             title=f"row {place}: outlier with a chance of {chance:.2g}",
         )

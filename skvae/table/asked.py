@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,10 @@ from skvae.table.statistics import Statistics
 __all__ = [
     "check_observed",
     "check_sparse",
+    "label",
+    "labels_of",
     "named_columns",
+    "positions_of",
     "requested_kinds",
     "resolve_kinds",
 ]
@@ -22,8 +27,23 @@ __all__ = [
 Labels = Sequence[str | None]
 
 
-def _label(name: str | None, position: int) -> str:
-    return f"column {position}" if name is None else repr(name)
+def label(name: str | None, position: int, *, quoted: bool = True) -> str:
+    """What to call a column: by its name, or by its position where it has none."""
+    if not name:
+        return f"column {position}"
+    return repr(name) if quoted else name
+
+
+def labels_of(names: Sequence[str] | None, d: int) -> list[str | None]:
+    """Return the name of each of d columns, None without names."""
+    if names is None:
+        return [None] * d
+    labels: list[str | None] = [intern(str(name)) for name in names]
+    if len(labels) != d:
+        raise ValueError(
+            f"names holds one name a column, {d} in all, got {len(labels)}."
+        )
+    return labels
 
 
 def check_observed(statistics: Statistics, labels: Labels) -> None:
@@ -35,7 +55,7 @@ def check_observed(statistics: Statistics, labels: Labels) -> None:
         )
     empty = np.flatnonzero(statistics.count == 0).tolist()
     if empty:
-        named = ", ".join(_label(labels[j], j) for j in empty)
+        named = ", ".join(label(labels[j], j) for j in empty)
         raise ValueError(
             "Every column needs at least one observed cell, got only missing values "
             f"in {named}; drop these columns."
@@ -52,21 +72,37 @@ def check_sparse(kinds: Sequence[str]) -> None:
         )
 
 
-def _places(labels: Labels) -> dict[Any, list[int]]:
-    """Return the positions that a position or a name stands for."""
+def positions_of(what: str, keys: Iterable[Any], labels: Labels) -> list[list[int]]:
+    """Return the columns that each key stands for: a position, or a name of some.
+
+    Parameters
+    ----------
+    what : str
+        The parameter that the keys are of, for the message.
+    keys : iterable of str or int
+    labels : sequence of str or None
+
+    Raises
+    ------
+    ValueError
+        For a key that is neither.
+    """
     places: dict[Any, list[int]] = {j: [j] for j in range(len(labels))}
     for j, name in enumerate(labels):
         if name is not None:
             places.setdefault(name, []).append(j)
-    return places
-
-
-def _unknown_column(what: str, key: Any, labels: Labels) -> ValueError:
-    known = [name for name in labels if name is not None]
-    return ValueError(
-        f"{what} names columns by position (0 to {len(labels) - 1}) or by "
-        f"name ({known or 'this table has none'}), got {key!r}."
-    )
+    found = []
+    for key in keys:
+        # True is 1, and no position.
+        can = isinstance(key, str | Integral) and not isinstance(key, bool)
+        if not can or key not in places:
+            known = [name for name in labels if name is not None]
+            raise ValueError(
+                f"{what} names columns by position (0 to {len(labels) - 1}) or by "
+                f"name ({known or 'this table has none'}), got {key!r}."
+            )
+        found.append(places[key])
+    return found
 
 
 def named_columns(categorical_features: Any, labels: Labels) -> set[int]:
@@ -94,12 +130,7 @@ def named_columns(categorical_features: Any, labels: Labels) -> set[int]:
                 f"{len(labels)} in all, got {len(keys)}."
             )
         return {j for j, named in enumerate(keys) if named}
-    places, found = _places(labels), set[int]()
-    for key in keys:
-        if key not in places:
-            raise _unknown_column("categorical_features", key, labels)
-        found.update(places[key])
-    return found
+    return set().union(*positions_of("categorical_features", keys, labels))
 
 
 def requested_kinds(
@@ -121,13 +152,11 @@ def requested_kinds(
             "likelihood is 'auto', a kind of column or a dict {column: kind}, "
             f"got {likelihood!r}."
         )
-    places = _places(labels)
     kinds = ["auto"] * len(labels)
-    for key, kind in likelihood.items():
+    places = positions_of("likelihood", likelihood, labels)
+    for kind, own in zip(likelihood.values(), places, strict=True):
         _check_kind(kind)
-        if key not in places:
-            raise _unknown_column("likelihood", key, labels)
-        for j in places[key]:
+        for j in own:
             kinds[j] = kind
     return kinds
 
@@ -161,7 +190,7 @@ def resolve_kinds(
                 kinds.append("bernoulli" if admits["bernoulli"][j] else continuous)
         elif text and not KINDS[kind].has_levels:
             raise ValueError(
-                f"A {kind} column {KINDS[kind].rule}, but {_label(labels[j], j)} holds "
+                f"A {kind} column {KINDS[kind].rule}, but {label(labels[j], j)} holds "
                 f"text such as {order_levels(levels)[-3:]}; choose "
                 "likelihood='categorical' or 'auto' for it, or recode it."
             )
@@ -169,7 +198,7 @@ def resolve_kinds(
             kinds.append(kind)
         else:
             raise ValueError(
-                f"A {kind} column {KINDS[kind].rule}, but {_label(labels[j], j)} "
+                f"A {kind} column {KINDS[kind].rule}, but {label(labels[j], j)} "
                 f"holds such values as {_offending(statistics, kind, j)}; choose "
                 f"likelihood={continuous!r} or 'auto' for it, or recode it."
             )
@@ -192,6 +221,6 @@ def _check_block(kinds: Sequence[str], labels: Labels) -> None:
     if len(alone) == 1:
         raise ValueError(
             "Multinomial columns share a total and are two or more, got only "
-            f"{_label(labels[alone[0]], alone[0])}; choose 'poisson' or "
+            f"{label(labels[alone[0]], alone[0])}; choose 'poisson' or "
             "'negative_binomial' for it."
         )

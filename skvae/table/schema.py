@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from sys import intern
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,10 @@ import numpy.typing as npt
 from skvae.table.asked import (
     check_observed,
     check_sparse,
+    label,
+    labels_of,
     named_columns,
+    positions_of,
     requested_kinds,
     resolve_kinds,
 )
@@ -120,7 +122,7 @@ class Schema:
             For a likelihood that is neither a str nor a dict.
         """
         raw = RawTable.of(X)
-        labels = _labels(names, raw.shape[1])
+        labels = labels_of(names, raw.shape[1])
         wanted = named_columns(categorical_features, labels)
         asked = requested_kinds(labels, likelihood, wanted | set(raw.text))
         wanted |= {
@@ -174,7 +176,7 @@ class Schema:
         """
         if scaling not in SCALINGS:
             raise ValueError(f"scaling is one of {list(SCALINGS)}, got {scaling!r}.")
-        labels = _labels(names, len(statistics.mean))
+        labels = labels_of(names, len(statistics.mean))
         nominal = named_columns(categorical_features, labels) | statistics.text
         if categorical_features is not None:
             nominal |= set(statistics.categories)
@@ -225,6 +227,15 @@ class Schema:
     def scale(self) -> Array:
         """Scales of the coded columns, shape (n_active,), > 0; see `Column`."""
         return frozen(self._layout.scale[self.active])
+
+    def label(self, j: int, *, quoted: bool = True) -> str:
+        """What to call the column at a position of the table."""
+        return label(self.columns[j].name, j, quoted=quoted)
+
+    def position(self, key: Any, what: str) -> int:
+        """Position of a column; ``what`` asks for it by name or position."""
+        names = [column.name for column in self.columns]
+        return positions_of(what, [key], names)[0][0]
 
     # -- there and back ----------------------------------------------------------
 
@@ -348,7 +359,7 @@ class Schema:
                 if cell is not None:
                     raise ValueError(
                         f"A column that held numbers in fit holds numbers, but "
-                        f"{self._label(j)} holds text such as {cell!r}; correct these "
+                        f"{self.label(j)} holds text such as {cell!r}; correct these "
                         "cells or make them missing."
                     )
         return raw
@@ -361,7 +372,7 @@ class Schema:
             shown = ", ".join(map(repr, levels[:SHOWN_LEVELS]))
             more = len(levels) - SHOWN_LEVELS
             told.append(
-                f"{self._label(j)}: {shown}" + (f" and {more} more" if more > 0 else "")
+                f"{self.label(j)}: {shown}" + (f" and {more} more" if more > 0 else "")
             )
         message = f"Levels that fit never observed ({'; '.join(told)})"
         if unknown == "error":
@@ -388,25 +399,9 @@ class Schema:
         whole = np.array([self.columns[j].whole for j in at])
         return np.clip(np.where(whole, np.rint(x), x), *self._bounds(at))
 
-    def _label(self, j: int) -> str:
-        name = self.columns[j].name
-        return f"column {j}" if name is None else f"column {name!r}"
-
     @cached_property
     def _layout(self) -> Layout:
         return Layout(self.columns)
-
-
-def _labels(names: Sequence[str] | None, d: int) -> list[str | None]:
-    """Return the name of each column, None without names."""
-    if names is None:
-        return [None] * d
-    labels: list[str | None] = [intern(str(name)) for name in names]
-    if len(labels) != d:
-        raise ValueError(
-            f"names holds one name a column, {d} in all, got {len(labels)}."
-        )
-    return labels
 
 
 def _check_width(shape: tuple[int, ...], width: int, what: str) -> None:
