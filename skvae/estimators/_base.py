@@ -13,23 +13,17 @@ import torch
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.utils import Tags
-from sklearn.utils.validation import _check_sample_weight
 
-from skvae._backend import fresh_seed
 from skvae._version import __version__
 from skvae.estimators._callbacks import CallbackSupportMixin, FitTask
 from skvae.estimators._fitted import encode
 from skvae.estimators._parameters import (
     CONSTRAINTS,
-    Defaults,
     counts_only,
-    resolve_settings,
 )
-from skvae.estimators._questions import Questions
+from skvae.estimators._preparation import ARCHITECTURE, Preparation
 from skvae.estimators._summary import (
     at_floor,
-    coded_table,
-    learn_completion,
     noise_variance,
     summarise,
 )
@@ -40,28 +34,16 @@ from skvae.inference.explanation import contributions
 from skvae.inference.scoring import Score, draw_bank
 from skvae.model.latent import LatentModel
 from skvae.model.priors import AggregatePosterior, StandardNormal
-from skvae.table.containers import Container
-from skvae.table.raw import RawTable
-from skvae.table.schema import Schema
-from skvae.training.fit import Settings, fit_model, partial_fit_model
+from skvae.training.fit import fit_model, partial_fit_model
 from skvae.training.history import History
 
 # Burda et al. (2016) call a component active above this variance of its mean.
 _ACTIVE_VARIANCE = 0.01
-# What a fit that goes on from an earlier one can't change.
-_ARCHITECTURE = (
-    "n_components",
-    "n_members",
-    "hidden",
-    "activation",
-    "noise",
-    "variational",
-)
 # From a warning up to the caller of `fit`, past scikit-learn's wrapper.
 _CALLER = 4
 
 
-class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
+class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
     """Shared shell of the estimators."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = dict(CONSTRAINTS)
@@ -70,7 +52,6 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         "https://skvae.readthedocs.io/en/stable/reference/skvae.{estimator_name}.html"
     )
 
-    _architecture: dict[str, Any]
     n_features_in_: int
     n_iter_: int
     loss_curve_: list[float]
@@ -147,16 +128,6 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         self.random_state = random_state
         self.warm_start = warm_start
         self.verbose = verbose
-
-    @property
-    def _defaults(self) -> Defaults:
-        """What "auto" is for this estimator."""
-        raise NotImplementedError
-
-    @property
-    def _settled(self) -> dict[str, Any]:
-        """The parameters without those "auto" that no table is needed for."""
-        return self._defaults.settle(self.get_params(deep=False))
 
     # -- fitting -----------------------------------------------------------------
 
@@ -283,98 +254,6 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
             state.update({**before, **kept})
             raise
 
-    def _prepare(self, X: Any, sample_weight: Any, *, go_on: bool) -> Training:
-        """Check the table, learn the schema, code the rows, settle the parameters."""
-        raw = read_table(self, X, reset=not go_on, min_rows=1 if go_on else 2)
-        container = self._container if go_on else Container.of(X)
-        weight = None
-        if sample_weight is not None:
-            weight = _check_sample_weight(
-                sample_weight, raw.numbers, dtype=np.float64, ensure_non_negative=True
-            )
-            present = weight > 0
-            if present.sum() < 2:
-                raise ValueError(
-                    f"At least two rows need a positive weight, but sample_weight is "
-                    f"zero for all rows except {present.sum()}. Give more rows weight."
-                )
-            if not present.all():
-                raw, weight = raw.take(present), weight[present]
-        kept, kept_weight, apart = None, None, self._kept_back(len(raw))
-        if apart.any():
-            kept, raw = raw.take(apart), raw.take(~apart)
-            if weight is not None:
-                kept_weight, weight = weight[apart], weight[~apart]
-        names = getattr(self, "feature_names_in_", None)
-        schema = self._schema if go_on else self._learn_schema(raw, names, weight)
-        values = encode(schema, raw, unknown=self.handle_unknown)
-        completion = self._completion if go_on else None
-        if self._completes and not go_on:
-            completion = learn_completion(schema, values, weight)
-        if completion is not None:
-            values = completion(values)
-        settings = resolve_settings(
-            self._settled,
-            kinds=schema.kinds,
-            n_rows=len(raw),
-            defaults=self._defaults,
-        )
-        if go_on:
-            self._check_same_architecture(settings)
-        coded = coded_table(schema, values, weight)
-        seed = fresh_seed(self.random_state)
-        return Training(
-            raw,
-            schema,
-            container,
-            coded,
-            settings,
-            seed,
-            kept,
-            kept_weight,
-            completion,
-        )
-
-    @property
-    def _completes(self) -> bool:
-        """Whether rows are completed before the model sees them."""
-        return False
-
-    def _kept_back(self, n_rows: int) -> np.ndarray:
-        """Which rows nothing is fitted to, bool (n_rows,)."""
-        return np.zeros(n_rows, dtype=bool)
-
-    def _check_same_architecture(self, settings: Settings) -> None:
-        """Going on from an earlier fit keeps the shape of the model."""
-        for name, earlier in self._architecture.items():
-            wanted = getattr(settings, name)
-            if wanted != earlier:
-                raise ValueError(
-                    f"To go on from an earlier fit {name} must stay at {earlier!r}, "
-                    f"got {wanted!r}. Set it back, or fit afresh with warm_start=False."
-                )
-
-    def _learn_schema(
-        self, raw: RawTable, names: Any, weight: np.ndarray | None
-    ) -> Schema:
-        schema = Schema.learn(
-            raw,
-            names=names,
-            likelihood=self.likelihood,
-            categorical_features=self.categorical_features,
-            min_frequency=self.min_frequency,
-            max_categories=self.max_categories,
-            continuous=self._defaults.continuous,
-            sample_weight=weight,
-            scaling=self._defaults.scaling,
-        )
-        if not len(schema.active):
-            raise ValueError(
-                f"At least one column must vary, but all {len(schema.columns)} are "
-                f"constant. Check X."
-            )
-        return schema
-
     def _observer(
         self, training: Training, task: FitTask
     ) -> Callable[[LatentModel, History], bool]:
@@ -429,7 +308,7 @@ class BaseVAE(Questions, CallbackSupportMixin, BaseEstimator):
         return {
             **answering,
             "_aggregate": score if isinstance(score, Aggregate) else None,
-            "_architecture": {name: getattr(settings, name) for name in _ARCHITECTURE},
+            "_architecture": {name: getattr(settings, name) for name in ARCHITECTURE},
             "_mean_contributions": contribution,
             "base_score_": float(contribution.sum()),
             "n_iter_": history.n_epochs,
