@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from textwrap import indent
 from typing import TypeVar
 
 T = TypeVar("T", bound=type)
@@ -186,9 +188,17 @@ def documented(words: str) -> Callable[[T], T]:
 
     def decorate(cls: T) -> T:
         parameters = _DOCS.format(**_WORDS[words])
-        for mark, text in (("parameters", parameters), ("attributes", _ATTRIBUTES)):
-            indented = text.replace("\n", "\n    ").rstrip()
-            cls.__doc__ = (cls.__doc__ or "").replace(f"{{{mark}}}", indented)
+        texts = {"parameters": parameters, "attributes": _ATTRIBUTES}
+        cls.__doc__ = filled(cls.__doc__, texts)
         return cls
 
     return decorate
+
+
+def filled(doc: str | None, texts: Mapping[str, str]) -> str:
+    """A docstring with texts in place of their "{marks}", as far in as these stand."""
+    for mark, text in texts.items():
+        parts = re.split(rf"^( *)\{{{mark}\}}$", doc or "", flags=re.MULTILINE)
+        parts[1::2] = [indent(text.rstrip(), margin) for margin in parts[1::2]]
+        doc = "".join(parts)
+    return doc or ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from skvae.plotting._display import Display, score_name
+from skvae.plotting._display import Display, documented, score_name
 from skvae.table.containers import Container
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _LOW, _HIGH = "tab:red", "tab:blue"
 
 
+@documented("Axes.barh")
 class ContributionDisplay(Display):
     """Why rows score as they do: the columns that add most to it or take most from it.
 
@@ -38,8 +39,7 @@ class ContributionDisplay(Display):
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
+    {axes}
 
     Examples
     --------
@@ -89,14 +89,7 @@ class ContributionDisplay(Display):
             Positions in X; None takes the row of the lowest score.
         max_columns : int, default=10
             Columns with a bar of their own; the others share one.
-        ax : matplotlib Axes, default=None
-            None makes a figure.
-        **kwargs : dict
-            For ``Axes.barh``.
-
-        Returns
-        -------
-        display : ContributionDisplay
+        {drawing}
         """
         scores = np.asarray(estimator.score_samples(X), dtype=np.float64)
         rows = np.atleast_1d(scores.argmin() if row is None else np.asarray(row, int))
@@ -122,17 +115,7 @@ class ContributionDisplay(Display):
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw the display.
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs : dict
-            Passed on to ``Axes.barh``.
-
-        Returns
-        -------
-        self : object
-            With the attributes `ax_` and `figure_`.
+        {plot}
         """
         names, lengths = self._bars()
         ax = self._begin(ax, height=1.4 + 0.3 * len(names))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
+
+from skvae.estimators._documentation import filled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +30,59 @@ SCORE_NAMES = {
 # Scores this many interquartile ranges below the median share the end of a scale, so
 # that a few extreme rows don't press all others together.
 _REACH = 6.0
+
+
+_AXES = """\
+ax_ : matplotlib Axes
+figure_ : matplotlib Figure
+"""
+_FROM_ESTIMATOR = """\
+ax : matplotlib Axes, default=None
+    None makes a figure.
+**kwargs : dict
+    For ``{method}``.
+
+Returns
+-------
+display : {display}
+"""
+_PLOT = """\
+Parameters
+----------
+ax : matplotlib Axes, default=None
+    Where to draw; None makes a new figure.
+**kwargs : dict
+    Passed on to ``{method}``.
+
+Returns
+-------
+self : object
+    With the attributes `ax_` and `figure_`.
+"""
+
+D = TypeVar("D", bound="type[Display]")
+
+
+def documented(method: str) -> Callable[[D], D]:
+    """Put the shared documentation of a display in place of the marks in its own.
+
+    Parameters
+    ----------
+    method : str
+        What the display draws with, and passes further arguments to.
+    """
+
+    def decorate(cls: D) -> D:
+        from_estimator = _FROM_ESTIMATOR.format(method=method, display=cls.__name__)
+        cls.__doc__ = filled(cls.__doc__, {"axes": _AXES})
+        for function, mark, text in (
+            (vars(cls)["from_estimator"].__func__, "drawing", from_estimator),
+            (vars(cls)["plot"], "plot", _PLOT.format(method=method)),
+        ):
+            function.__doc__ = filled(function.__doc__, {mark: text})
+        return cls
+
+    return decorate
 
 
 class Display:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from skvae.plotting._display import Display, low_end, one_a_row, score_name
+from skvae.plotting._display import Display, documented, low_end, one_a_row, score_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _MOST_LABELS = 10
 
 
+@documented("Axes.scatter")
 class LatentDisplay(Display):
     """Where rows lie: two components of their codes, coloured by score or label.
 
@@ -32,8 +33,7 @@ class LatentDisplay(Display):
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
+    {axes}
 
     Examples
     --------
@@ -80,14 +80,7 @@ class LatentDisplay(Display):
             Labels to colour by.
         scores : array-like of shape (n_samples,), default=None
             Numbers to colour by; None takes the estimator's own scores.
-        ax : matplotlib Axes, default=None
-            None makes a figure.
-        **kwargs : dict
-            For ``Axes.scatter``.
-
-        Returns
-        -------
-        display : LatentDisplay
+        {drawing}
 
         Raises
         ------
@@ -121,17 +114,7 @@ class LatentDisplay(Display):
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw the display.
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs : dict
-            Passed on to ``Axes.scatter``.
-
-        Returns
-        -------
-        self : object
-            With the attributes `ax_` and `figure_`.
+        {plot}
         """
         ax = self._begin(ax)
         style = {"s": 16, "linewidths": 0, **kwargs}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skvae.plotting._display import Display
+from skvae.plotting._display import Display, documented
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from skvae.plotting._display import Estimator
 
 
+@documented("Axes.plot")
 class LossDisplay(Display):
     """How training went: the loss of each pass, and that of held-out rows.
 
@@ -26,8 +27,7 @@ class LossDisplay(Display):
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
+    {axes}
 
     Examples
     --------
@@ -52,14 +52,7 @@ class LossDisplay(Display):
         Parameters
         ----------
         estimator : fitted VAETransformer or VAEAnomalyDetector
-        ax : matplotlib Axes, default=None
-            None makes a figure.
-        **kwargs : dict
-            For ``Axes.plot``.
-
-        Returns
-        -------
-        display : LossDisplay
+        {drawing}
 
         Raises
         ------
@@ -81,17 +74,7 @@ class LossDisplay(Display):
 
         The looks at the held-out rows are drawn evenly from the start to the last pass.
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs : dict
-            Passed on to ``Axes.plot``.
-
-        Returns
-        -------
-        self : object
-            With the attributes `ax_` and `figure_`.
+        {plot}
         """
         ax = self._begin(ax)
         n_passes, n_looks = len(self.loss_curve), len(self.validation_loss)

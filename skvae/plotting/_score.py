@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from skvae.plotting._display import Display, low_end, one_a_row, score_name
+from skvae.plotting._display import Display, documented, low_end, one_a_row, score_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from skvae.plotting._display import Estimator
 
 
+@documented("Axes.hist")
 class ScoreDisplay(Display):
     """How normal rows are: a histogram of their scores, with the threshold.
 
@@ -28,8 +29,7 @@ class ScoreDisplay(Display):
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
+    {axes}
 
     Examples
     --------
@@ -73,14 +73,7 @@ class ScoreDisplay(Display):
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
             Labels, one colour each.
-        ax : matplotlib Axes, default=None
-            None makes a figure.
-        **kwargs : dict
-            For ``Axes.hist``.
-
-        Returns
-        -------
-        display : ScoreDisplay
+        {drawing}
         """
         scores = np.asarray(estimator.score_samples(X), dtype=np.float64)
         display = cls(
@@ -94,17 +87,7 @@ class ScoreDisplay(Display):
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw the display.
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs : dict
-            Passed on to ``Axes.hist``.
-
-        Returns
-        -------
-        self : object
-            With the attributes `ax_` and `figure_`.
+        {plot}
         """
         ax = self._begin(ax)
         low = low_end(self.scores, self.offset)

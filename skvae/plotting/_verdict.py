@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.utils import _safe_indexing
 
-from skvae.plotting._display import Display
+from skvae.plotting._display import Display, documented
 from skvae.table.containers import Container
 from skvae.table.raw import RawTable
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _EDGE = 8.0
 
 
+@documented("Axes.scatter")
 class VerdictDisplay(Display):
     """A row against what its other cells tell of each: values seen and expected.
 
@@ -39,8 +40,7 @@ class VerdictDisplay(Display):
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
+    {axes}
 
     Examples
     --------
@@ -88,14 +88,7 @@ class VerdictDisplay(Display):
             Position in X; None takes the row of the lowest score.
         max_columns : int, default=12
             Columns that are drawn.
-        ax : matplotlib Axes, default=None
-            None makes a figure.
-        **kwargs : dict
-            For ``Axes.scatter``.
-
-        Returns
-        -------
-        display : VerdictDisplay
+        {drawing}
 
         Raises
         ------
@@ -129,17 +122,7 @@ class VerdictDisplay(Display):
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw the display.
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs : dict
-            Passed on to ``Axes.scatter``.
-
-        Returns
-        -------
-        self : object
-            With the attributes `ax_` and `figure_`.
+        {plot}
         """
         ax = self._begin(ax, height=1.4 + 0.3 * len(self.labels))
         place = np.arange(len(self.labels))
