@@ -27,7 +27,6 @@ from skvae.estimators._summary import (
     noise_variance,
     summarise,
 )
-from skvae.estimators._tables import read_table
 from skvae.estimators._training import Training
 from skvae.inference.aggregate import Aggregate, aggregate_posterior
 from skvae.inference.explanation import contributions
@@ -319,7 +318,9 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
             ),
             "likelihood_": tuple(column.kind for column in schema.columns),
             "categories_": [
-                np.array(column.levels, dtype=object) if column.levels else None
+                np.array([*column.levels, *column.unlearned], dtype=object)
+                if column.levels
+                else None
                 for column in schema.columns
             ],
             "noise_variance_": noise_variance(

@@ -88,10 +88,12 @@ class Fitted:
         parts = contributions(model, coded, self._bank, score)
         if score.has_units:
             parts = parts + schema.log_jacobian(raw)
-        parts = parts - self._mean_contributions[schema.active]
+        mean = self._mean_contributions[schema.active]
+        parts, every = parts - mean, schema.unseen_log_mass(raw)
         if score.completes:
-            parts[missing] = 0.0
-        every = schema.unseen_log_mass(raw)
+            mass = every[:, schema.active]
+            # A level of the table that training had not is less likely than a hole.
+            parts[missing] = np.minimum(-mean, -mass)[missing] * (mass[missing] < 0)
         every[:, schema.active] += parts
         constant = np.setdiff1d(np.arange(every.shape[1]), schema.active)
         every[:, constant] -= self._mean_contributions[constant]

@@ -13,7 +13,7 @@ from skvae.estimators._fitted import encode
 from skvae.estimators._parameters import Defaults, resolve_settings
 from skvae.estimators._questions import Questions
 from skvae.estimators._summary import coded_table, learn_completion
-from skvae.estimators._tables import read_table
+from skvae.estimators._tables import read_table, without_lone_cells
 from skvae.estimators._training import Training
 from skvae.table.containers import Container
 from skvae.table.raw import RawTable
@@ -70,11 +70,14 @@ class Preparation(Questions, BaseEstimator):
                 raw, weight = raw.take(present), weight[present]
         kept, kept_weight, apart = None, None, self._kept_back(len(raw))
         if apart.any():
+            apart = without_lone_cells(raw, apart)
             kept, raw = raw.take(apart), raw.take(~apart)
             if weight is not None:
                 kept_weight, weight = weight[apart], weight[~apart]
         names = getattr(self, "feature_names_in_", None)
         schema = self._schema if go_on else self._learn_schema(raw, names, weight)
+        if kept is not None and not go_on:
+            schema = schema.knowing(kept)
         values = encode(schema, raw, unknown=self.handle_unknown)
         completion = self._completion if go_on else None
         if self._completes and not go_on:

@@ -87,3 +87,16 @@ def in_blocks(
         part = raw.take(rows)
         parts.append(answer(part, encode(part) if coded is None else coded[rows]))
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def without_lone_cells(raw: RawTable, apart: np.ndarray) -> np.ndarray:
+    """Which rows to keep back, bool (n_rows,): none that alone holds a column's cells.
+
+    Of a column that the others know nothing of there is nothing to learn, and nothing
+    that rows with it could be compared by.
+    """
+    if raw.is_sparse:
+        return apart
+    observed = ~raw.missing()
+    lost = ~observed[~apart].any(axis=0)
+    return apart & ~observed[:, lost].any(axis=1)

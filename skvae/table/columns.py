@@ -45,6 +45,10 @@ class Column:
     density : str or None
         The model's name for the distribution of the coded values; None is that of
         its kind.
+    novelty : float
+        Chance that a cell holds none of the levels, by those observed once.
+    unlearned : tuple of str, int, float or bool
+        Further levels that the table has, without a code; see `Schema.knowing`.
     """
 
     name: str | None
@@ -59,11 +63,27 @@ class Column:
     n_rare: int = 0
     whole: bool = False
     density: str | None = None
+    novelty: float = 1.0
+    unlearned: tuple[Any, ...] = ()
 
     @property
     def is_text(self) -> bool:
         """Whether any of its levels is text."""
-        return any(isinstance(level, str) for level in self.levels)
+        return any(isinstance(x, str) for x in (*self.levels, *self.unlearned))
+
+    def knowing(self, statistics: Statistics, j: int) -> Column:
+        """Return the column as it is once it knows of more cells; see `Schema`."""
+        if self.levels:
+            more = [x for x in statistics.levels.get(j, ()) if x not in self.levels]
+            return replace(self, unlearned=tuple(order_levels(more)))
+        if not KINDS[self.kind].is_boundless or not statistics.count[j]:
+            return self
+        return replace(
+            self,
+            low=min(self.low, float(statistics.low[j])),
+            high=max(self.high, float(statistics.high[j])),
+            whole=self.whole and bool(statistics.whole[j]),
+        )
 
 
 def learn_columns(
@@ -120,11 +140,15 @@ def _with_levels(
     if not ordinal:
         order, n_rare = grouping.arrange(weights)
     shares = weights / weights.sum()
+    # Good, "The population frequencies of species", Biometrika 1953. Of rows with
+    # weights, those of average weight stand for levels observed once.
+    once = weights <= (1.0 + 1e-9) * weights.sum() / statistics.count[j]
     column = replace(
         column,
         levels=tuple(levels[i] for i in order),
         shares=tuple(shares[order].tolist()),
         n_rare=n_rare,
+        novelty=float((1 + once.sum()) / (1 + statistics.count[j])),
     )
     if not ordinal:
         return replace(column, centre=0.0, scale=1.0)

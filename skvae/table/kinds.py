@@ -72,6 +72,9 @@ class Coding(ABC):
     has_levels = False
     """Whether codes are those of a column's levels, which a `Codebook` knows."""
 
+    is_boundless = False
+    """Whether it takes any number, and codes it whatever the observed bounds are."""
+
     def __init__(self, density: str = "") -> None:
         self.density = density
 
@@ -109,6 +112,7 @@ class Coding(ABC):
 
 class _Continuous(Coding):
     rule = "holds real numbers"
+    is_boundless = True
 
     def admits(self, statistics: Statistics) -> Mask:
         return np.ones(len(statistics.mean), dtype=bool)
@@ -133,6 +137,7 @@ class _LogNormal(_Continuous):
     """Real numbers after the logarithm."""
 
     rule = "holds positive numbers"
+    is_boundless = False
 
     def admits(self, statistics: Statistics) -> Mask:
         return statistics.low > 0
@@ -212,6 +217,7 @@ class _Constant(_Continuous):
     """A point mass; its scale is the distance that still counts as equal."""
 
     rule = "holds a single value, up to rounding"
+    is_boundless = False
 
     def admits(self, statistics: Statistics) -> Mask:
         return statistics.std <= statistics.rounding * statistics.magnitude

@@ -74,7 +74,7 @@ class Layout:
         self.densities = tuple(_density(columns[j]) for j in self.active)
         self.groups = self._grouped(columns)
         self.levels = tuple(
-            Levels(j, at, Codebook(own.levels, own.shares, own.n_rare), own.is_text)
+            Levels(j, at, _book(own), own.is_text)
             for at, j in enumerate(self.active.tolist())
             if KINDS[(own := columns[j]).kind].has_levels
         )
@@ -95,6 +95,10 @@ class Layout:
                 own = self.centre[j], self.scale[j], low[j]
                 groups.append(Group(coding, _span(j), _span(at), j, *own))
         return tuple(groups)
+
+
+def _book(column: Column) -> Codebook:
+    return Codebook(column.levels, column.shares, column.n_rare, column.unlearned)
 
 
 def _density(column: Column) -> str:

@@ -138,16 +138,23 @@ class Codebook:
     shares : sequence of float
         Of each level among the observed cells.
     n_rare : int
+    unlearned : sequence
+        Further levels, without a code: they are coded as missing.
     """
 
     def __init__(
-        self, levels: Sequence[Any], shares: Sequence[float], n_rare: int
+        self,
+        levels: Sequence[Any],
+        shares: Sequence[float],
+        n_rare: int,
+        unlearned: Sequence[Any] = (),
     ) -> None:
-        self.levels = tuple(levels)
+        self.levels, self.unlearned = tuple(levels), frozenset(unlearned)
         self.n_codes = len(levels) - n_rare + (n_rare > 0)
         codes = np.minimum(np.arange(len(levels)), self.n_codes - 1)
         self.code_of = dict(zip(self.levels, codes.tolist(), strict=True))
-        self.is_numeric = not any(isinstance(level, str) for level in levels)
+        every = (*levels, *unlearned)
+        self.is_numeric = not any(isinstance(level, str) for level in every)
         share = np.asarray(shares, dtype=np.float64)
         self.shares = np.bincount(codes, share, self.n_codes)
         # Within the shared code each level keeps its observed share.
@@ -160,8 +167,9 @@ class Codebook:
         self._likeliest = self._first_rare + int(np.argmax(inner)) if n_rare else 0
 
     def encode(self, cells: npt.NDArray[Any]) -> tuple[Array, list[Any]]:
-        """Return the codes of labels or numbers, and the levels that have none."""
-        return self._look_up(cells, self.code_of)
+        """Return the codes of labels or numbers, and the levels that are unknown."""
+        codes, lacking = self._look_up(cells, self.code_of)
+        return codes, [level for level in lacking if level not in self.unlearned]
 
     def log_share(self, cells: npt.NDArray[Any]) -> Array:
         """Return the log share of each cell's level in its code."""

@@ -45,6 +45,11 @@ def unseen_log_mass(
         equal = np.maximum(equal, reach)
         away = np.fmax(np.abs(x[rows, places] - value), equal)
         mass[rows, own] = np.log(equal) - np.log(away)
+    for levels in layout.levels:
+        if levels.book.unlearned:
+            j, cells = levels.position, raw.column(levels.position).tolist()
+            strange = [x in levels.book.unlearned for x in cells]
+            mass[strange, j] = np.log(columns[j].novelty)
     for j, level in layout.text_constants:
         cells = raw.column(j).tolist()
         other = [x is not None and x == x and x != level for x in cells]

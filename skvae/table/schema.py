@@ -193,6 +193,35 @@ class Schema:
         )
         return cls(columns)
 
+    def knowing(self, X: TableLike) -> Schema:
+        """Return the schema that knows what values these rows hold too.
+
+        Nothing is learned of how often they do, so that no score of a row changes for
+        it but of rows with these values. Columns of real numbers widen their bounds.
+        Levels get no code: they are coded as missing without a complaint, and their
+        mass is the chance of an unseen level, in `unseen_log_mass`.
+
+        Parameters
+        ----------
+        X : RawTable, array-like or sparse matrix, shape (n, d)
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> X = np.array([["a"], ["b"], ["a"]], dtype=object)
+        >>> from skvae.table import Container
+        >>> schema = Schema.learn(Container.read(X))
+        >>> raw = Container.read(np.array([["c"]], dtype=object))
+        >>> wider = schema.knowing(raw)
+        >>> wider.encode(raw), np.exp(wider.unseen_log_mass(raw)).tolist()
+        (array([[nan]]), [[0.5]])
+        """
+        raw = RawTable.of(X)
+        counted = [j for j, column in enumerate(self.columns) if column.levels]
+        statistics = Statistics.of(raw, levels=counted)
+        pairs = enumerate(self.columns)
+        return Schema(tuple(column.knowing(statistics, j) for j, column in pairs))
+
     def __getstate__(self) -> dict[str, Any]:
         # Cached arrays stay out of pickles, so that these tell the value alone.
         return {"columns": self.columns}
@@ -274,7 +303,8 @@ class Schema:
         if unknown == "error":
             for j, level in self._layout.text_constants:
                 others = dict.fromkeys(raw.column(j).tolist())
-                lacking[j] = [x for x in others if x is not None and x != level]
+                known = (None, level, *self.columns[j].unlearned)
+                lacking[j] = [x for x in others if x not in known]
         self._tell_unknown({j: new for j, new in lacking.items() if new}, unknown)
         return coded
 
@@ -340,8 +370,9 @@ class Schema:
         what isn't positive in a lognormal column: minus the logarithm of their
         distance from what can be, in units of rounding; finite, growing with the
         distance, and the same in any unit of a constant other than 0. Text that
-        differs from a constant is at distance 1. Zero for all other cells and where a
-        cell is missing.
+        differs from a constant is at distance 1. Of a level without a code (`knowing`)
+        it is the log of the chance of an unseen level (Good and Turing's). Zero for
+        all other cells and where a cell is missing.
         """
         return unseen_log_mass(self._checked(X), self.columns, self._layout)
 
