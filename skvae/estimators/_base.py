@@ -299,16 +299,23 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         summary = summarise(model, coded, training.weight_of_part)
         score = self._learn_score(model, learned, training)
         parts = contributions(model, coded, answering["_bank"], score)
+        medians = np.zeros((2, len(schema.active)))
+        if score.completes:
+            medians[1] = training.median_of_part(parts)
         if score.has_units:
             parts = parts + training.log_jacobian_of_part
         contribution = np.zeros(len(schema.columns))
         contribution[schema.active] = training.average_of_part(parts)
+        if score.completes:
+            median = training.median_of_part(parts)
+            medians[0] = median - contribution[schema.active]
         validation = np.asarray(history.validation) + jacobian
         return {
             **answering,
             "_aggregate": score if isinstance(score, Aggregate) else None,
             "_architecture": {name: getattr(settings, name) for name in ARCHITECTURE},
             "_mean_contributions": contribution,
+            "_medians": medians,
             "base_score_": float(contribution.sum()),
             "n_iter_": history.n_epochs,
             "loss_curve_": [loss - jacobian for loss in history.loss],

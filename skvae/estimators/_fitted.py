@@ -37,6 +37,8 @@ class Fitted:
     _mean_contributions: np.ndarray
     base_score_: float
     _completion: Completion | None = None
+    # Of observed cells, median contribution and that of coded cells, (2, n_active).
+    _medians: np.ndarray
     handle_unknown: str
     device_: str
     n_components_: int
@@ -78,14 +80,17 @@ class Fitted:
     ) -> np.ndarray:
         """What each column adds to the score of an average training row.
 
-        Nothing where its cell is missing and the score completes rows: what stands in
-        there only serves to find the code.
+        Where its cell is missing and the score completes rows: what fills it, but not
+        more than the column's median cell. Rows with more and with fewer holes then
+        compare: a fill lies where cells are likeliest, and the mean is the work of few
+        odd ones.
         """
         score, schema = self._score, self._schema
         missing = np.isnan(coded)
         if score.completes and self._completion is not None:
             coded = self._completion(coded)
         parts = contributions(model, coded, self._bank, score)
+        holes = self._medians[0] + np.minimum(parts - self._medians[1], 0.0)
         if score.has_units:
             parts = parts + schema.log_jacobian(raw)
         mean = self._mean_contributions[schema.active]
@@ -93,7 +98,8 @@ class Fitted:
         if score.completes:
             mass = every[:, schema.active]
             # A level of the table that training had not is less likely than a hole.
-            parts[missing] = np.minimum(-mean, -mass)[missing] * (mass[missing] < 0)
+            holes = np.where(mass < 0.0, np.minimum(holes - mass, -mean), holes)
+            parts = np.where(missing, holes, parts)
         every[:, schema.active] += parts
         constant = np.setdiff1d(np.arange(every.shape[1]), schema.active)
         every[:, constant] -= self._mean_contributions[constant]

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from skvae._backend import sample_positions
+from skvae.inference.calibration import weighted_quantile
 from skvae.model.incomplete import Completion
 from skvae.table.containers import Container
 from skvae.table.raw import RawTable
@@ -65,10 +66,22 @@ class Training:
         """
         if self.completion is None:
             return np.average(parts, axis=0, weights=self.weight_of_part)
+        return np.average(parts, axis=0, weights=self._weight_of_cells())
+
+    def median_of_part(self, parts: np.ndarray) -> np.ndarray:
+        """The same for the weighted median."""
+        return np.array(
+            [
+                weighted_quantile(own, 0.5, weight)
+                for own, weight in zip(parts.T, self._weight_of_cells().T, strict=True)
+            ]
+        )
+
+    def _weight_of_cells(self) -> np.ndarray:
         seen = ~self.raw.take(self.part).missing()[:, self.schema.active]
         weight = seen * 1.0
         if self.weight_of_part is not None:
             weight *= self.weight_of_part[:, None]
         # A column that these rows know nothing of has what was put in its holes.
-        weight[:, ~seen.any(axis=0)] = 1.0
-        return np.average(parts, axis=0, weights=weight)
+        weight[:, ~(weight > 0.0).any(axis=0)] = 1.0
+        return weight

@@ -83,9 +83,9 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         code), "aggregate" (the same, less 0.3 times how improbable the code is among
         those of training rows), "log_likelihood", "elbo", "reconstruction_probability"
         (An and Cho, 2015) or "reconstruction" (minus the squared error in scaled
-        units). "auto" is "code_likelihood", for novelties "aggregate". Rows with holes
-        are completed for these two, and scored by the observed cells alone for the
-        others.
+        units). "auto" is "code_likelihood", for novelties "aggregate". For these two
+        rows are completed, and a hole adds what fills it, at most what the median cell
+        of its column adds; the others score rows by the observed cells alone.
     trim : float or "auto", default="auto"
         Share of the worst rows that each training step leaves out, and the linear
         start too, in [0, 0.5]. "auto" is 0.25, for novelties 0.
