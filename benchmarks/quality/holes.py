@@ -7,7 +7,7 @@ a share of its cells that were taken out at random, and on that table filled in 
 KNNImputer. Related tables count once, as one family.
 
 Usage: python benchmarks/quality/holes.py --data FOLDER [--output FILE.md]
-       [--cache FILE.json] [--params JSON] [--detectors DETECTOR ...]
+       [--seeds N] [--cache FILE.json] [--params JSON] [--detectors DETECTOR ...]
 """
 
 from __future__ import annotations
@@ -102,7 +102,10 @@ def main() -> None:
     tables = summary(long) + "\n\n" + details(long)
     print(tables)
     if args.output:
-        command = "python benchmarks/quality/holes.py --data FOLDER --output FILE"
+        command = (
+            "python benchmarks/quality/holes.py --data FOLDER "
+            f"--seeds {args.seeds} --output FILE"
+        )
         note = (
             f"AUROC on {long.family.nunique()} families of ADBench's tables, at most "
             f"{args.rows} rows, {args.seeds} seeds; {SHARE:.0%} of the cells taken out "
