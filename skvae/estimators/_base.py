@@ -27,6 +27,7 @@ from skvae.estimators._summary import (
     noise_variance,
     summarise,
 )
+from skvae.estimators._tables import users_level
 from skvae.estimators._training import Training
 from skvae.inference.aggregate import Aggregate, aggregate_posterior
 from skvae.inference.explanation import contributions
@@ -38,8 +39,6 @@ from skvae.training.history import History
 
 # Burda et al. (2016) call a component active above this variance of its mean.
 _ACTIVE_VARIANCE = 0.01
-# From a warning up to the caller of `fit`, past scikit-learn's wrapper.
-_CALLER = 4
 
 
 class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
@@ -171,9 +170,8 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
             validation = None
             if X_val is not None:
                 held_out = read_table(self, X_val, reset=False)
-                validation = encode(
-                    training.schema, held_out, unknown=self.handle_unknown
-                )
+                check_levels(training.schema, held_out, self.handle_unknown)
+                validation = encode(training.schema, held_out)
                 if training.completion is not None:
                     validation = training.completion(validation)
             task = FitTask(self, X, y, training.settings.plan.n_epochs)
@@ -373,7 +371,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
                 f"collapsed onto the prior (beta={self.beta}). Lower beta, set "
                 f"free_bits, or look whether the columns are related at all.",
                 ConvergenceWarning,
-                stacklevel=_CALLER,
+                stacklevel=users_level(),
             )
         low = at_floor(training.schema, self._model, training.coded)
         if low:
@@ -382,7 +380,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
                 f"follow exactly from other columns, and their density is as large as "
                 f"that floor allows. Drop copies and sums of columns.",
                 ConvergenceWarning,
-                stacklevel=_CALLER,
+                stacklevel=users_level(),
             )
 
     def _with(self, fitted: dict[str, Any]) -> Self:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from skvae.estimators._tables import users_level
 from skvae.inference.generation import Conditions
 from skvae.table.containers import Container
 from skvae.table.kinds import COUNTS, KINDS
@@ -123,7 +124,7 @@ def warn_of_few(effective_size: float, n_samples: int) -> None:
             f"{effective_size:.0f} independent ones, and will resemble each other. "
             f"Widen the conditions, or ask for fewer rows.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=users_level(),
         )
 
 
@@ -194,10 +195,8 @@ def _ends(
 def _coded(
     schema: Schema, j: int, place: int, key: Any, values: list[Any]
 ) -> np.ndarray:
-    # What is unknown is an error here, and said below.
     raw = _raw(schema, j, values)
-    with warnings.catch_warnings(action="ignore"):
-        codes = schema.encode(raw)[:, place]
+    codes = schema.encode(raw)[:, place]
     can = ~np.isnan(codes)
     if not KINDS[schema.columns[j].kind].has_levels:
         can &= _drawable(schema, place, raw.numbers[:, j], codes) == 0

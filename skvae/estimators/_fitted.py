@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._backend import resolve_device, scoring_dtype
-from skvae.estimators._tables import in_blocks, read_table
+from skvae.estimators._tables import check_levels, in_blocks, read_table
 from skvae.inference.explanation import contributions
 from skvae.inference.scoring import SCORES, Score, score_rows
 from skvae.model.incomplete import Completion
@@ -22,9 +22,9 @@ from skvae.table.schema import Schema
 _FAR = 1e10
 
 
-def encode(schema: Schema, raw: RawTable, *, unknown: str = "missing") -> np.ndarray:
+def encode(schema: Schema, raw: RawTable) -> np.ndarray:
     """Coded cells; those of extreme size are drawn in to where numbers behave."""
-    return np.clip(schema.encode(raw, unknown=unknown), -_FAR, _FAR)
+    return np.clip(schema.encode(raw), -_FAR, _FAR)
 
 
 class Fitted:
@@ -49,11 +49,14 @@ class Fitted:
         return SCORES["log_likelihood"]
 
     def _check(self, X: Any) -> RawTable:
+        """The cells of a table; its unknown levels are told of here, once a call."""
         check_is_fitted(self)
-        return read_table(self, X, reset=False)
+        raw = read_table(self, X, reset=False)
+        check_levels(self._schema, raw, self.handle_unknown)
+        return raw
 
     def _encode(self, raw: RawTable) -> np.ndarray:
-        return encode(self._schema, raw, unknown=self.handle_unknown)
+        return encode(self._schema, raw)
 
     def _model_for(self, dtype: np.dtype[Any]) -> LatentModel:
         """The model on its device, in the precision of the question."""

@@ -13,7 +13,7 @@ from skvae.estimators._fitted import encode
 from skvae.estimators._parameters import Defaults, resolve_settings
 from skvae.estimators._questions import Questions
 from skvae.estimators._summary import coded_table, learn_completion
-from skvae.estimators._tables import read_table, without_lone_cells
+from skvae.estimators._tables import check_levels, read_table, without_lone_cells
 from skvae.estimators._training import Training
 from skvae.table.containers import Container
 from skvae.table.raw import RawTable
@@ -78,7 +78,8 @@ class Preparation(Questions, BaseEstimator):
         schema = self._schema if go_on else self._learn_schema(raw, names, weight)
         if kept is not None and not go_on:
             schema = schema.knowing(kept)
-        values = encode(schema, raw, unknown=self.handle_unknown)
+        check_levels(schema, raw, self.handle_unknown)
+        values = encode(schema, raw)
         completion = self._completion if go_on else None
         if self._completes and not go_on:
             completion = learn_completion(schema, values, weight)

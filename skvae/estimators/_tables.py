@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +14,15 @@ from sklearn.utils.validation import check_array, validate_data
 
 from skvae.table.containers import Container, is_frame
 from skvae.table.raw import RawTable
+from skvae.table.schema import Schema
 
 FLOATS = (np.float64, np.float32)
 
 # Rows coded and answered at a time: what an answer needs beside the table stays small.
 _BLOCK_ROWS = 16_384
 _SPARSE = ("csr", "csc")
+# Packages in which a public call may pass through several lines.
+_WITHIN = ("skvae", "sklearn")
 
 # What scikit-learn is told of the numbers that `transform` returns.
 PRESERVED_DTYPES = ["float64", "float32"]
@@ -79,13 +84,11 @@ def in_blocks(
     answer : callable
         From some rows, and these coded, to arrays whose first axis is theirs.
     """
-    # A table of text is coded as a whole: unknown levels are then told of once.
-    coded = encode(raw) if raw.text else None
     parts = []
     for start in range(0, max(len(raw), 1), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         part = raw.take(rows)
-        parts.append(answer(part, encode(part) if coded is None else coded[rows]))
+        parts.append(answer(part, encode(part)))
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
@@ -100,3 +103,32 @@ def without_lone_cells(raw: RawTable, apart: np.ndarray) -> np.ndarray:
     observed = ~raw.missing()
     lost = ~observed[~apart].any(axis=0)
     return apart & ~observed[:, lost].any(axis=1)
+
+
+def check_levels(schema: Schema, raw: RawTable, unknown: str) -> None:
+    """Warn of levels that are unknown, or raise ValueError with ``unknown="error"``."""
+    told = schema.unknown(raw, constants=unknown == "error")
+    if not told:
+        return
+    message = f"Levels that fit never observed ({told})"
+    if unknown == "error":
+        raise ValueError(
+            f"{message} are refused; correct these cells, make them missing, or "
+            f"fit on rows that hold them."
+        )
+    warnings.warn(
+        f"{message} are taken as missing.", UserWarning, stacklevel=users_level()
+    )
+
+
+def users_level() -> int:
+    """``stacklevel`` of a warning that its caller gives, to point at the user's line.
+
+    That is the first one outside of this package and scikit-learn's wrappers.
+    """
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _WITHIN:
+            break
+        frame, level = frame.f_back, level + 1
+    return level

@@ -11,6 +11,7 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from skvae.estimators._base import BaseVAE
+from skvae.estimators._tables import read_table
 from skvae.estimators._training import Training
 from skvae.inference.calibration import (
     Chances,
@@ -186,7 +187,9 @@ class Verdicts(BaseVAE):
         -----
         Conformal: a new row that is exchangeable with the calibration rows has a
         p-value of at most p with a chance of at most p, whatever the model: scaling,
-        start and training see none of them. Outliers among the calibration rows make
+        start and training see none of them. Of levels that only they hold no more is
+        known than that a row has one, so that none scores by how many of them do, and a
+        row with a level that nobody had scores no lower. Outliers among the calibration rows make
         p-values larger, never smaller; with many, `calibrate` with normal rows.
         """
         check_is_fitted(self)
@@ -336,7 +339,7 @@ class Verdicts(BaseVAE):
         replaced[odd] = self._mended(part, wrong)
         done = self._container.complete(X, self._filled(raw, replaced), replaced)
         # The container may hold less than the float64 that was scored.
-        left = odd[self._decide(self._check(done))[odd]]
+        left = odd[self._decide(read_table(self, done, reset=False))[odd]]
         if replaced[left].all():
             return done
         replaced[left] = True

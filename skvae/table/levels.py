@@ -17,6 +17,7 @@ __all__ = [
     "Codebook",
     "Grouping",
     "count_levels",
+    "distinct",
     "merge_levels",
     "order_levels",
 ]
@@ -166,17 +167,15 @@ class Codebook:
         self._cumulated = np.cumsum(inner) / (inner.sum() or 1.0)
         self._likeliest = self._first_rare + int(np.argmax(inner)) if n_rare else 0
 
-    def encode(self, cells: npt.NDArray[Any]) -> tuple[Array, list[Any]]:
-        """Return the codes of labels or numbers, and the levels that are unknown."""
-        codes, lacking = self._look_up(cells, self.code_of)
-        return codes, [level for level in lacking if level not in self.unlearned]
+    def encode(self, cells: npt.NDArray[Any]) -> Array:
+        """Return the codes of labels or numbers, NaN where there is none."""
+        return self._look_up(cells, self.code_of)
 
     def log_share(self, cells: npt.NDArray[Any]) -> Array:
         """Return the log share of each cell's level in its code."""
         if not self._log_inner:
             return np.zeros(len(cells))
-        found, _ = self._look_up(cells, self._log_inner)
-        return np.nan_to_num(found, nan=0.0)
+        return np.nan_to_num(self._look_up(cells, self._log_inner), nan=0.0)
 
     def decode(
         self, codes: Array, source: np.random.Generator | None
@@ -205,19 +204,20 @@ class Codebook:
         return labels
 
     @staticmethod
-    def _look_up(
-        cells: npt.NDArray[Any], book: Mapping[Any, float]
-    ) -> tuple[Array, list[Any]]:
-        """Return what `book` says of each cell, NaN for others, and those others."""
+    def _look_up(cells: npt.NDArray[Any], book: Mapping[Any, float]) -> Array:
+        """Return what `book` says of each cell, NaN for others."""
         if cells.dtype != object:
             values, inverse = np.unique(cells, return_inverse=True)
             known = [book.get(value, np.nan) for value in values.tolist()]
-            found = np.array(known, dtype=np.float64)[inverse]
-            lacking = values[np.isnan(known) & ~np.isnan(values)]
-            return found, [plain_level(value) for value in lacking.tolist()]
+            return np.array(known, dtype=np.float64)[inverse]
         labels = cells.tolist()
-        distinct = dict.fromkeys(labels)
-        full = {label: book.get(label, np.nan) for label in distinct}
-        found = np.fromiter(map(full.__getitem__, labels), np.float64, len(labels))
-        lacking = [x for x in distinct if x is not None and x not in book]
-        return found, lacking
+        full = {label: book.get(label, np.nan) for label in dict.fromkeys(labels)}
+        return np.fromiter(map(full.__getitem__, labels), np.float64, len(labels))
+
+
+def distinct(cells: npt.NDArray[Any]) -> list[Any]:
+    """Return the levels among labels or numbers, missing ones left out."""
+    if cells.dtype != object:
+        values = np.unique(cells[~np.isnan(cells)])
+        return [plain_level(value) for value in values.tolist()]
+    return [x for x in dict.fromkeys(cells.tolist()) if x is not None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,7 +26,7 @@ from skvae.table.kinds import (
     SCALINGS,
 )
 from skvae.table.layout import Layout, frozen
-from skvae.table.levels import Grouping
+from skvae.table.levels import Grouping, distinct
 from skvae.table.masses import unseen_log_mass
 from skvae.table.raw import RawTable, TableLike, as_floats
 from skvae.table.statistics import Statistics
@@ -268,25 +267,20 @@ class Schema:
 
     # -- there and back ----------------------------------------------------------
 
-    def encode(self, X: TableLike, *, unknown: str = "missing") -> Array:
+    def encode(self, X: TableLike) -> Array:
         """Code a table (n, d) as an array (n, n_active); missing cells stay NaN.
+
+        So do levels without a code; `unknown` names those that nobody knows.
 
         Parameters
         ----------
         X : RawTable, array-like or sparse matrix
             Sparse rows are made dense: pass some at a time.
-        unknown : {"missing", "error"}, default="missing"
-            What to make of a level that was never observed.
 
         Raises
         ------
         ValueError
-            For text in a column of numbers; for an unknown level if asked.
-
-        Warns
-        -----
-        UserWarning
-            Where unknown levels became missing; once, naming columns and levels.
+            For text in a column of numbers.
         """
         raw = self._checked(X)
         table = raw.dense()
@@ -296,17 +290,33 @@ class Schema:
             coded[:, group.coded_place] = group.coding.encode(
                 x, group.centre, group.scale
             )
-        lacking = {}
         for own in self._layout.levels:
-            codes, lacking[own.position] = own.book.encode(raw.column(own.position))
-            coded[:, own.coded] = codes
-        if unknown == "error":
-            for j, level in self._layout.text_constants:
-                others = dict.fromkeys(raw.column(j).tolist())
-                known = (None, level, *self.columns[j].unlearned)
-                lacking[j] = [x for x in others if x not in known]
-        self._tell_unknown({j: new for j, new in lacking.items() if new}, unknown)
+            coded[:, own.coded] = own.book.encode(raw.column(own.position))
         return coded
+
+    def unknown(self, X: TableLike, *, constants: bool = False) -> str:
+        """Name the levels of a table that are not among those observed; "" for none.
+
+        Parameters
+        ----------
+        X : RawTable, array-like or sparse matrix
+        constants : bool, default=False
+            Whether to name what differs from a constant text too.
+        """
+        raw = self._checked(X)
+        books = {own.position: own.book.code_of for own in self._layout.levels}
+        if constants:
+            books |= {j: {level: 0} for j, level in self._layout.text_constants}
+        told = []
+        for j, book in books.items():
+            known = {None, *book, *self.columns[j].unlearned}
+            new = [x for x in distinct(raw.column(j)) if x not in known]
+            if new:
+                shown = ", ".join(map(repr, new[:SHOWN_LEVELS]))
+                more = len(new) - SHOWN_LEVELS
+                shown += f" and {more} more" if more > 0 else ""
+                told.append(f"{self.label(j)}: {shown}")
+        return "; ".join(told)
 
     def decode(
         self, coded: npt.ArrayLike, *, source: np.random.Generator | None = None
@@ -394,24 +404,6 @@ class Schema:
                         "cells or make them missing."
                     )
         return raw
-
-    def _tell_unknown(self, lacking: Mapping[int, list[Any]], unknown: str) -> None:
-        if not lacking:
-            return
-        told = []
-        for j, levels in lacking.items():
-            shown = ", ".join(map(repr, levels[:SHOWN_LEVELS]))
-            more = len(levels) - SHOWN_LEVELS
-            told.append(
-                f"{self.label(j)}: {shown}" + (f" and {more} more" if more > 0 else "")
-            )
-        message = f"Levels that fit never observed ({'; '.join(told)})"
-        if unknown == "error":
-            raise ValueError(
-                f"{message} are refused; correct these cells, make them missing, or "
-                "fit on rows that hold them."
-            )
-        warnings.warn(f"{message} are taken as missing.", UserWarning, stacklevel=3)
 
     def within_bounds(self, raw: RawTable) -> RawTable:
         """Draw cells in to the bounds that their columns never left: 0, or 0 and 1."""

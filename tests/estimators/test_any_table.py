@@ -183,6 +183,7 @@ def test_unknown_levels_are_missing_with_one_warning(cls: type[Estimator]) -> No
         with pytest.warns(UserWarning, match="'town': 'Rom'.*'size': 'XL'") as caught:
             answer = getattr(model, name)(new)
         assert len(caught) == 1, name
+        assert caught[0].filename == __file__, name
         expected = getattr(model, name)(holed)
         if name in ("impute", "transform") and isinstance(answer, pd.DataFrame):
             kept = ~frame.index.isin([3, 4, 5, 7])
@@ -193,6 +194,37 @@ def test_unknown_levels_are_missing_with_one_warning(cls: type[Estimator]) -> No
     with pytest.raises(ValueError, match=r"'town': 'Rom'.*refused"):
         model.score_samples(new)
     assert np.isfinite(model.score_samples(frame)).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["describe", "repair", "predict", "select", "calibrate"]
+)
+def test_a_verdict_warns_of_unknown_levels_once(name: str) -> None:
+    # Of rows far out, so that every question has something to look into.
+    frame = people(holes=0.0)
+    model = VAEAnomalyDetector(max_iter=3, random_state=0).fit(frame)
+    new = frame[:12].copy()
+    new["height"] *= 1e3
+    new.loc[3:5, "town"] = "Rom"
+    with pytest.warns(UserWarning, match="'town': 'Rom'") as caught:
+        getattr(model, name)(new)
+    assert [each.filename for each in caught] == [__file__]
+
+
+def test_answers_in_parts_warn_of_unknown_levels_once() -> None:
+    frame = people(holes=0.0)
+    new = frame[:2].assign(town="Rom")
+    model = VAEAnomalyDetector(max_iter=3, random_state=0).fit(frame)
+    imputer = VAEImputer(max_iter=1, add_indicator=True).fit(frame)
+    asked = [
+        lambda: model.explain(new, expected=True),
+        lambda: model.elbo(new, decompose=True),
+        lambda: imputer.transform(new),
+    ]
+    for ask in asked:
+        with pytest.warns(UserWarning, match="'town': 'Rom'") as caught:
+            ask()
+        assert [each.filename for each in caught] == [__file__]
 
 
 def test_unknown_levels_of_many_rows_are_told_of_once() -> None:
