@@ -189,8 +189,9 @@ class Verdicts(BaseVAE):
         p-value of at most p with a chance of at most p, whatever the model: scaling,
         start and training see none of them. Of levels that only they hold no more is
         known than that a row has one, so that none scores by how many of them do, and a
-        row with a level that nobody had scores no lower. Outliers among the calibration rows make
-        p-values larger, never smaller; with many, `calibrate` with normal rows.
+        row with a level that nobody had scores no lower. Outliers among the calibration
+        rows make p-values larger, never smaller; with many, `calibrate` with normal
+        rows.
         """
         check_is_fitted(self)
         return conformal_p_values(self.score_samples(X), self._calibration)
