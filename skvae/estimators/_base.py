@@ -27,7 +27,7 @@ from skvae.estimators._summary import (
     noise_variance,
     summarise,
 )
-from skvae.estimators._tables import users_level
+from skvae.estimators._tables import check_levels, read_table, users_level
 from skvae.estimators._training import Training
 from skvae.inference.aggregate import Aggregate, aggregate_posterior
 from skvae.inference.explanation import contributions

@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 from skvae.estimators._base import BaseVAE
 from skvae.estimators._documentation import documented
 from skvae.estimators._parameters import DENSITY, Defaults
-from skvae.estimators._tables import PRESERVED_DTYPES, read_table
+from skvae.estimators._tables import PRESERVED_DTYPES
 from skvae.estimators._training import Training
 from skvae.model.latent import LatentModel
 from skvae.training.history import History
