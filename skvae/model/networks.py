@@ -290,16 +290,18 @@ class NetworkPass:
         self._through_path = _product(self.by_linear, self._path.mT, self._by_x)
         self._sum_by_out = _sum_of_rows(self._by_out, by_bias)
         self._activate = SLOPES[network.activation]
-        # The layers, the head among them, and what lies between one and the next.
+        # The layers, the head among them, and what lies between one and the next. The
+        # gradient by h takes the place of h, of which nothing is asked by then: what a
+        # step touches is to stay in cache.
         self._layers: list[_Layer] = []
-        self._hidden: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._hidden: list[tuple[Tensor, Tensor]] = []
         below = self._seen, self._by_seen
         for i, units in enumerate(network.hidden):
-            h, slope, by_h = (buffer(units) for _ in range(3))
+            h, slope = buffer(units), buffer(units)
             tensors = own(f"weight{i}"), own(f"bias{i}")
-            self._layers.append(_Layer(*tensors, below, (h, by_h)))
-            self._hidden.append((h, slope, by_h))
-            below = h, by_h
+            self._layers.append(_Layer(*tensors, below, (h, h)))
+            self._hidden.append((h, slope))
+            below = h, h
         if network.hidden:
             above = self._out, self._by_out
             self._layers.append(_Layer(own("head"), own("bias"), below, above))
@@ -309,7 +311,7 @@ class NetworkPass:
         self._x = x
         if self._layers:
             torch.clamp(x, -REACH, REACH, out=self._seen)
-            for layer, (h, slope, _) in zip(self._layers, self._hidden, strict=False):
+            for layer, (h, slope) in zip(self._layers, self._hidden, strict=False):
                 layer.forward()
                 self._activate(h, slope)
             self._layers[-1].forward()
@@ -335,8 +337,8 @@ class NetworkPass:
         for layer, hidden in zip(reversed(others), reversed(self._hidden), strict=True):
             layer.by_bias()
             layer.by_weight()
-            layer.by_input()
-            _, slope, by_h = hidden
+            layer.by_input()  # over the inputs, which by_weight has read
+            by_h, slope = hidden
             by_h.mul_(slope)
         first.by_bias()
         first.by_weight()
