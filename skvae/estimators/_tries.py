@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from sklearn.base import clone
@@ -24,6 +24,11 @@ from skvae.training.stack import Job, fit_together
 
 # Shares of the passes after which halving drops the worse half of the candidates.
 _RUNGS = (0.0625, 0.125, 0.25, 0.5)
+
+# Positions of the rows that a fold trains on, and of those that it tests on.
+Split: TypeAlias = tuple[np.ndarray, np.ndarray]
+# Number of free parameters, then minus alpha and minus beta.
+Simplicity: TypeAlias = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,8 @@ class Try:
         return id(self.train), frozenset(others.items())
 
     @property
-    def simplicity(self) -> tuple[float, float, float]:
-        """Number of free parameters, then minus alpha and minus beta."""
+    def simplicity(self) -> Simplicity:
+        """What tells simple candidates from others; least for the simplest."""
         if self.training is None:
             return (np.inf, 0.0, 0.0)
         settings = self.training.settings

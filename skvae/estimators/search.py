@@ -10,15 +10,22 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.metrics import check_scoring
-from sklearn.model_selection import ParameterGrid, ParameterSampler, check_cv
+from sklearn.model_selection import (
+    GridSearchCV,
+    ParameterGrid,
+    ParameterSampler,
+    check_cv,
+)
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.model_selection._validation import _warn_or_raise_about_fit_failures
 from sklearn.utils import indexable
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import _check_method_params, _num_samples
+from sklearn.utils.validation import _check_method_params
 
 from skvae.estimators._tries import (
     Data,
+    Simplicity,
+    Split,
     Try,
     candidate_of,
     prepare,
@@ -161,6 +168,7 @@ class VAESearchCV(BaseSearchCV):
         self.return_train_score = return_train_score
         self.halving = halving
 
+    @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Fit all candidates to all folds and, with `refit`, the best to all rows.
 
@@ -184,24 +192,24 @@ class VAESearchCV(BaseSearchCV):
         ValueError
             For an unknown parameter name, or where all fits of all candidates fail.
         """
-        self._validate_params()
-        self._candidates = self._draw()
-        cause = unstackable(self.estimator, self._candidates, params)
+        candidates = self._draw()
+        X, y = indexable(X, y)
+        params = _check_method_params(X, params)
+        routed = self._get_routed_params_for_fit(params)
+        cv = check_cv(self.cv, y, classifier=False)
+        splits = list(cv.split(X, y, **routed.splitter.split))
+        data = Data(X, y, routed.estimator.fit)
+        cause = unstackable(self.estimator, candidates, params)
         if cause is None:
-            return self._fit_stacked(X, y, params)
-        if self.halving:
-            raise ValueError(
-                f"halving needs all fits in stacks, in which {cause} has no place. "
-                f"Leave it out, or set halving=False."
-            )
-        warnings.warn(
-            f"{cause} has no place in a stack of fits: the candidates are fitted one "
-            f"by one, as GridSearchCV does. Leave it out for a faster search.",
-            UserWarning,
-            stacklevel=2,
-        )
-        self._simplest = self._by_simplicity(X, y)
-        super().fit(X, y, **params)
+            results, simplicity = self._side_by_side(candidates, splits, data)
+        else:
+            results, simplicity = self._one_by_one(candidates, splits, data, cause)
+        self.n_splits_ = len(splits)
+        self._keep_best(results, simplicity)
+        if self.refit:
+            self._refit_best(data)
+        self.scorer_, self.multimetric_ = check_scoring(self.estimator), False
+        self.cv_results_ = results
         return self
 
     def _draw(self) -> list[dict[str, Any]]:
@@ -213,28 +221,20 @@ class VAESearchCV(BaseSearchCV):
             ParameterSampler(space, self.n_iter, random_state=self.random_state)
         )
 
-    def _run_search(self, evaluate_candidates: Any) -> None:
-        """What scikit-learn's search asks for, where the fits go one by one."""
-        evaluate_candidates(self._candidates)
-
-    @_fit_context(prefer_skip_nested_validation=False)
-    def _fit_stacked(self, X: Any, y: Any, params: dict[str, Any]) -> Self:
-        X, y = indexable(X, y)
-        routed = self._get_routed_params_for_fit(_check_method_params(X, params))
-        cv = check_cv(self.cv, y, classifier=False)
-        splits = list(cv.split(X, y, **routed.splitter.split))
-        self.n_splits_ = len(splits)
+    def _side_by_side(
+        self, candidates: list[dict[str, Any]], splits: list[Split], data: Data
+    ) -> tuple[dict[str, Any], list[Simplicity]]:
+        """What ``cv_results_`` is to hold, and how simple each candidate is."""
         if self.verbose > 0:
             print(
-                f"Fitting {len(splits)} folds for each of {len(self._candidates)} "
-                f"candidates, totalling {len(splits) * len(self._candidates)} fits"
+                f"Fitting {len(splits)} folds for each of {len(candidates)} "
+                f"candidates, totalling {len(splits) * len(candidates)} fits"
             )
         tries = [
             Try(candidate_of(self.estimator, candidate), rows, test, candidate)
-            for candidate in self._candidates
+            for candidate in candidates
             for rows, test in splits
         ]
-        data = Data(X, y, routed.estimator.fit)
         prepare(tries, data)
         more = None
         if self.halving:
@@ -246,20 +246,73 @@ class VAESearchCV(BaseSearchCV):
             for each in tries
         ]
         _warn_or_raise_about_fit_failures(out, self.error_score)
-        results = self._format_results(self._candidates, len(splits), out, more)
-        self._simplest = self._by_simplicity(X, y)
-        self._keep_best(results)
-        if self.refit:
-            self._refit_best(data)
-        self.scorer_, self.multimetric_ = check_scoring(self.estimator), False
-        self.cv_results_ = results
-        return self
+        results = self._format_results(candidates, len(splits), out, more)
+        return results, self._simplicity(tries[:: len(splits)])
 
-    def _keep_best(self, results: dict[str, Any]) -> None:
-        best = self._select_best_index(self.refit, "score", results)
+    def _one_by_one(
+        self,
+        candidates: list[dict[str, Any]],
+        splits: list[Split],
+        data: Data,
+        cause: str,
+    ) -> tuple[dict[str, Any], list[Simplicity]]:
+        """The same where ``cause`` has no place in a stack."""
+        if self.halving:
+            raise ValueError(
+                f"halving needs all fits in stacks, in which {cause} has no place. "
+                f"Leave it out, or set halving=False."
+            )
+        warnings.warn(
+            f"{cause} has no place in a stack of fits: the candidates are fitted one "
+            f"by one, as GridSearchCV does. Leave it out for a faster search.",
+            UserWarning,
+            stacklevel=4,
+        )
+        search = GridSearchCV(
+            self.estimator,
+            [{name: [value] for name, value in each.items()} for each in candidates],
+            cv=splits,
+            refit=False,
+            error_score=self.error_score,
+            verbose=self.verbose,
+            return_train_score=self.return_train_score,
+        ).fit(data.X, data.y, **data.fit_params)
+        tries = [
+            Try(candidate_of(self.estimator, candidate), *splits[0], candidate)
+            for candidate in candidates
+        ]
+        if self.refit == "one_standard_error":
+            prepare(tries, data)
+        return search.cv_results_, self._simplicity(tries)
+
+    def _simplicity(self, tries: list[Try]) -> list[Simplicity]:
+        """What orders the candidates, the simplest first; one try of each."""
+        if self.refit != "one_standard_error":
+            return []
+        return [each.simplicity for each in tries]
+
+    def _keep_best(self, results: dict[str, Any], simplicity: list[Simplicity]) -> None:
+        best = self._choose(results, simplicity)
         self.best_index_, self.best_params_ = best, results["params"][best]
         if not callable(self.refit):
             self.best_score_ = results["mean_test_score"][best]
+
+    def _choose(self, results: dict[str, Any], simplicity: list[Simplicity]) -> int:
+        """Position of the candidate that the search's rule prefers."""
+        if callable(self.refit):
+            return int(self._select_best_index(self.refit, "score", results))
+        mean = np.where(
+            results.get("survived", True), results["mean_test_score"], np.nan
+        )
+        if np.isnan(mean).all():
+            mean = np.zeros_like(mean)
+        best = int(np.nanargmax(mean))
+        if self.refit != "one_standard_error":
+            return best
+        folds = [results[f"split{i}_test_score"][best] for i in range(self.n_splits_)]
+        error = np.std(folds, ddof=1) / np.sqrt(len(folds)) if len(folds) > 1 else 0.0
+        near = [i for i in range(len(mean)) if mean[i] >= mean[best] - error]
+        return min(near, key=lambda i: (simplicity[i], -mean[i]))
 
     def _refit_best(self, data: Data) -> None:
         self.best_estimator_ = candidate_of(self.estimator, self.best_params_)
@@ -268,39 +321,3 @@ class VAESearchCV(BaseSearchCV):
         self.refit_time_ = time.time() - began
         if hasattr(self.best_estimator_, "feature_names_in_"):
             self.feature_names_in_ = self.best_estimator_.feature_names_in_
-
-    def _select_best_index(
-        self, refit: Any, refit_metric: str, results: dict[str, Any]
-    ) -> int:
-        """Position of the candidate that the search's rule prefers."""
-        if callable(refit):
-            return super()._select_best_index(refit, refit_metric, results)
-        mean = np.where(
-            results.get("survived", True), results["mean_test_score"], np.nan
-        )
-        if np.isnan(mean).all():
-            mean = np.zeros_like(mean)
-        best = int(np.nanargmax(mean))
-        if refit != "one_standard_error":
-            return best
-        folds = [results[f"split{i}_test_score"][best] for i in range(self.n_splits_)]
-        error = np.std(folds, ddof=1) / np.sqrt(len(folds)) if len(folds) > 1 else 0.0
-        near = [i for i in range(len(mean)) if mean[i] >= mean[best] - error]
-        return min(near, key=lambda i: (self._simplest[i], -mean[i]))
-
-    def _by_simplicity(self, X: Any, y: Any) -> list[tuple[float, float, float]]:
-        """What orders the candidates, the simplest first."""
-        if self.refit != "one_standard_error":
-            return []
-        everything = np.arange(_num_samples(X))
-        tries = [
-            Try(
-                candidate_of(self.estimator, candidate),
-                everything,
-                everything[:0],
-                candidate,
-            )
-            for candidate in self._candidates
-        ]
-        prepare(tries, Data(X, y, {}))
-        return [each.simplicity for each in tries]
