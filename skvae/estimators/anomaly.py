@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import OutlierMixin
@@ -17,6 +17,7 @@ from skvae.estimators._verdicts import Verdicts
 from skvae.inference.aggregate import Aggregate
 from skvae.inference.scoring import SCORES, Score
 from skvae.model.latent import LatentModel
+from skvae.model.members import members_of
 
 _AUTO = StrOptions({"auto"})
 
@@ -76,8 +77,9 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         "auto" estimates it: the excess of low scores over what the heavy tail of a
         normal table may hold.
     n_estimators : int or "auto", default="auto"
-        Independently trained models whose scores are put together. "auto" is 4, for
-        novelties 1.
+        Independently trained models whose scores are put together: as "log_likelihood",
+        and in `score`, the log of the mean of their densities, else the mean of their
+        scores. "auto" is 4, for novelties 1.
     anomaly_score : str, default="auto"
         What `score_samples` gives: "code_likelihood" (log density of the cells at the
         code), "aggregate" (the same, less 0.3 times how improbable the code is among
@@ -241,6 +243,34 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
     def _completes(self) -> bool:
         name = self._settled["anomaly_score"]
         return Aggregate.completes if name == "aggregate" else SCORES[name].completes
+
+    def score_std(self, X: Any) -> np.ndarray:
+        """How far the members of the ensemble disagree about each row.
+
+        Parameters
+        ----------
+        X : table of shape (n_samples, n_features)
+
+        Returns
+        -------
+        std : ndarray of shape (n_samples,)
+            Standard deviation of `score_samples` between the members, each taken
+            alone; 0 where there is only one.
+        """
+        raw = self._check(X)
+        each = [
+            one._scores(raw, one._score)
+            for one in map(self._member, range(self._model.n_members))
+        ]
+        return np.std(each, axis=0)
+
+    def _member(self, member: int) -> Self:
+        """The detector of one member alone, as far as scores need it."""
+        aggregate = (
+            None if self._aggregate is None else self._aggregate.of_members([member])
+        )
+        model = members_of(self._model, [member])
+        return self._with({"_model": model, "_aggregate": aggregate})
 
     def _learn_score(
         self, model: LatentModel, coded: np.ndarray, training: Training

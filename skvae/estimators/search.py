@@ -190,7 +190,8 @@ class VAESearchCV(BaseSearchCV):
         TypeError
             Where the (last) estimator is none of this package's.
         ValueError
-            For an unknown parameter name, or where all fits of all candidates fail.
+            For an unknown parameter name, where there is no candidate or no fold, or
+            where all fits of all candidates fail.
         """
         candidates = self._draw()
         X, y = indexable(X, y)
@@ -198,6 +199,12 @@ class VAESearchCV(BaseSearchCV):
         routed = self._get_routed_params_for_fit(params)
         cv = check_cv(self.cv, y, classifier=False)
         splits = list(cv.split(X, y, **routed.splitter.split))
+        if not (candidates and splits):
+            raise ValueError(
+                f"A search needs a candidate and a fold at least, got "
+                f"{len(candidates)} candidates and {len(splits)} folds. Look at "
+                f"param_grid_or_distributions and cv."
+            )
         data = Data(X, y, routed.estimator.fit)
         cause = unstackable(self.estimator, candidates, params)
         if cause is None:

@@ -51,6 +51,9 @@ class Aggregate(ReconstructionProbability):
         latent = (posterior.log_prob(terms.z) - terms.log_qz).mean((0, 1))
         return super().rows(terms) + self.price * latent
 
+    def of_members(self, members: list[int]) -> Aggregate:
+        return Aggregate(self.mean[members], self.log_variance[members])
+
     @classmethod
     def of(cls, model: LatentModel, coded: np.ndarray, seed: int) -> Aggregate:
         """Keep the posteriors of training rows.

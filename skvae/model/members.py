@@ -28,11 +28,12 @@ def stack(models: Sequence[LatentModel]) -> LatentModel:
 def members_of(model: LatentModel, members: list[int]) -> LatentModel:
     """A copy of some of the members."""
     floor = model.likelihood.floor
-    return _over(
+    some = _over(
         model,
         model.params.with_flat(model.params.flat[members]),
         floor if floor.dim() == 1 else floor[members],
     )
+    return some.with_prior(model.prior.of_members(members))
 
 
 def unstack(stacked: LatentModel, members: slice, like: LatentModel) -> LatentModel:

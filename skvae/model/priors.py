@@ -71,6 +71,10 @@ class Prior(ABC):
         """What it is made from, under the names of a saved model."""
         return {saved: getattr(self, name) for name, saved in self.held.items()}
 
+    def of_members(self, members: list[int]) -> Prior:
+        """The densities of some of the members."""
+        return type(self)(**{name: getattr(self, name)[members] for name in self.held})
+
 
 class Normal(Prior):
     """A Gaussian: an affine map of standard normal draws."""
