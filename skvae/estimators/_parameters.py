@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from skvae._backend import resolve_device
 from skvae.model.networks import ACTIVATIONS, Network
 from skvae.table.kinds import COUNTS, REQUESTABLE
-from skvae.training.fit import Settings
+from skvae.training.fit import Settings, count_rows
 from skvae.training.loop import SCHEDULES, Plan
 
 
@@ -121,6 +121,17 @@ CONSTRAINTS: dict[str, list[Any]] = {
 }
 
 
+# Of the estimators with members.
+ENSEMBLE: dict[str, list[Any]] = {
+    "max_samples": [
+        Interval(Integral, 1, None, closed="left"),
+        Interval(RealNotInt, 0, 1, closed="right"),
+        _AUTO,
+    ],
+    "bootstrap": ["boolean"],
+}
+
+
 def resolve_settings(
     params: dict[str, Any],
     *,
@@ -167,16 +178,26 @@ def resolve_settings(
     if n_components == "auto":
         n_components = defaults.n_components(len(kinds))
     n_components = int(n_components)
+    max_samples = params.get("max_samples", "auto")
+    if max_samples == "auto":
+        max_samples = None
+    elif isinstance(max_samples, Integral):
+        max_samples = int(max_samples)  # NumPy's too
+    # Of all rows, and of those that are not held out, the ones that a member sees.
+    n_seen = count_rows(max_samples, n_rows)
+    n_learned = n_rows * (1.0 - held_out)
+    if max_samples is not None:
+        n_learned = count_rows(max_samples, int(n_learned))
     batch_size = params["batch_size"]
     if batch_size == "auto":
-        batch_size = 2 ** max(5, round(math.log2(n_rows / 16)))
+        batch_size = 2 ** max(5, round(math.log2(n_seen / 16)))
         batch_size = min(batch_size, defaults.max_batch)
-    batch_size = int(min(batch_size, n_rows))
-    steps_per_epoch = max(1, math.ceil(n_rows * (1.0 - held_out) / batch_size))
+    batch_size = int(min(batch_size, n_seen))
+    steps_per_epoch = max(1, math.ceil(n_learned / batch_size))
     max_iter = params["max_iter"]
     if max_iter == "auto":
         max_iter = math.ceil(
-            int(np.clip(8 * n_rows, 20, defaults.max_steps)) / steps_per_epoch
+            int(np.clip(8 * n_seen, 20, defaults.max_steps)) / steps_per_epoch
         )
     network = Network(
         "one", len(kinds), n_components, n_components, hidden, params["activation"]
@@ -198,6 +219,8 @@ def resolve_settings(
         batch_size=batch_size,
         held_out=held_out,
         keep_start=few,
+        max_samples=max_samples,
+        bootstrap=params.get("bootstrap", False),
         plan=Plan(
             n_epochs=int(max_iter),
             learning_rate=params["learning_rate_init"],

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skvae.estimators._codes import Codes
 from skvae.estimators._documentation import documented
-from skvae.estimators._parameters import Defaults
+from skvae.estimators._parameters import ENSEMBLE, Defaults
 from skvae.estimators._training import Training
 from skvae.estimators._verdicts import Verdicts
 from skvae.inference.aggregate import Aggregate
@@ -80,6 +80,12 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         Independently trained models whose scores are put together: as "log_likelihood",
         and in `score`, the log of the mean of their densities, else the mean of their
         scores. "auto" is 4, for novelties 1.
+    max_samples : int, float or "auto", default="auto"
+        Rows that each member learns from, drawn for each its own: their number (at most
+        all), or their share. "auto" is all. Scaling and a linear start are those of all
+        rows.
+    bootstrap : bool, default=False
+        Whether they are drawn with replacement.
     anomaly_score : str, default="auto"
         What `score_samples` gives: "code_likelihood" (log density of the cells at the
         code), "aggregate" (the same, less 0.3 times how improbable the code is among
@@ -129,6 +135,7 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **Verdicts._parameter_constraints,
+        **ENSEMBLE,
         "novelty": ["boolean"],
         "contamination": [
             StrOptions({"auto"}),
@@ -146,6 +153,8 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         novelty: bool = False,
         contamination: float | str = "auto",
         n_estimators: int | str = "auto",
+        max_samples: float | str = "auto",
+        bootstrap: bool = False,
         anomaly_score: str = "auto",
         trim: float | str = "auto",
         n_components: int | str = "auto",
@@ -222,6 +231,8 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         self.novelty = novelty
         self.contamination = contamination
         self.n_estimators = n_estimators
+        self.max_samples = max_samples
+        self.bootstrap = bootstrap
         self.anomaly_score = anomaly_score
         self.trim = trim
 

@@ -14,7 +14,7 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from skvae.estimators._base import BaseVAE
 from skvae.estimators._documentation import documented
-from skvae.estimators._parameters import DENSITY, Defaults
+from skvae.estimators._parameters import DENSITY, ENSEMBLE, Defaults
 from skvae.estimators._tables import PRESERVED_DTYPES
 from skvae.estimators._training import Training
 from skvae.model.latent import LatentModel
@@ -45,6 +45,12 @@ class VAEImputer(TransformerMixin, BaseVAE):
     n_estimators : int, default=3
         Independently trained models. A missing cell gets its mean under all of them,
         each with a weight that grows with the density it gives the observed cells.
+    max_samples : int, float or "auto", default="auto"
+        Rows that each member learns from, drawn for each its own: their number (at most
+        all), or their share. "auto" is all. Scaling and a linear start are those of all
+        rows.
+    bootstrap : bool, default=False
+        Whether they are drawn with replacement.
     add_indicator : bool, default=False
         Whether to append a column of 0 and 1 for each column with missing cells in
         `fit`: 1 where the cell was missing.
@@ -84,6 +90,7 @@ class VAEImputer(TransformerMixin, BaseVAE):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseVAE._parameter_constraints,
+        **ENSEMBLE,
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
         "add_indicator": ["boolean"],
     }
@@ -94,6 +101,8 @@ class VAEImputer(TransformerMixin, BaseVAE):
         n_components: int | str = "auto",
         *,
         n_estimators: int = 3,
+        max_samples: float | str = "auto",
+        bootstrap: bool = False,
         add_indicator: bool = False,
         likelihood: str | dict[Any, str] = "auto",
         categorical_features: Any = "from_dtype",
@@ -166,6 +175,8 @@ class VAEImputer(TransformerMixin, BaseVAE):
             verbose=verbose,
         )
         self.n_estimators = n_estimators
+        self.max_samples = max_samples
+        self.bootstrap = bootstrap
         self.add_indicator = add_indicator
 
     @property

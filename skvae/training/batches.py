@@ -6,7 +6,7 @@ fit is the same wherever its blocks are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +48,23 @@ class Batch:
     def inputs(self) -> Tensor:
         """What the encoder sees."""
         return self.x if self.seen is None else self.seen
+
+
+def draw_rows(
+    n_rows: int, n_drawn: int, seeds: Sequence[int], epoch: int, *, bootstrap: bool
+) -> Tensor:
+    """Positions of the rows that each member is to learn from, (n_members, n_drawn).
+
+    With ``bootstrap`` a row may be drawn repeatedly.
+    """
+    drawn = []
+    for seed in seeds:
+        source = generator(seed, epoch, 0, 4)
+        if bootstrap:
+            drawn.append(torch.randint(n_rows, (n_drawn,), generator=source))
+        else:
+            drawn.append(torch.randperm(n_rows, generator=source)[:n_drawn])
+    return torch.stack(drawn)
 
 
 class Batches:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from skvae._backend import as_array, generator
 from skvae.model.closed_form import (
@@ -18,7 +19,7 @@ from skvae.model.closed_form import (
 from skvae.model.latent import LatentModel
 from skvae.model.likelihoods import TableLikelihood
 from skvae.model.linear import LinearGaussian
-from skvae.training.batches import Batches
+from skvae.training.batches import Batches, draw_rows
 from skvae.training.history import History
 from skvae.training.loop import SCHEDULES, Plan, train
 from skvae.training.objectives import Objective, make_objective
@@ -61,6 +62,10 @@ class Settings:
         Whether the linear start is kept as it is.
     plan : Plan
     device : torch.device
+    max_samples : int, float or None
+        How many of the rows, or which share, each member learns from; None: all.
+    bootstrap : bool
+        Whether these are drawn with replacement.
     """
 
     n_components: int
@@ -80,6 +85,8 @@ class Settings:
     plan: Plan
     device: torch.device
     least_noise: float = 0.0
+    max_samples: int | float | None = None
+    bootstrap: bool = False
 
     @property
     def objective(self) -> Objective:
@@ -100,11 +107,28 @@ class Settings:
         """Names of the tensors that training leaves as they are."""
         return () if self.variational else ("log_scale",)
 
+    def draw_rows(self, n_rows: int, seeds: list[int], epoch: int) -> Tensor | None:
+        """Positions of the rows of each member, (n_members, n_drawn); None: all."""
+        n_drawn = count_rows(self.max_samples, n_rows)
+        if n_drawn == n_rows and not self.bootstrap:
+            return None
+        drawn = draw_rows(n_rows, n_drawn, seeds, epoch, bootstrap=self.bootstrap)
+        return drawn.to(self.device)
+
     @property
     def n_linear(self) -> int:
         """How many of the members, the first ones, start linear."""
         share = {"linear": 1.0, "random": 0.0, "mixed": _LINEAR_SHARE}[self.start]
         return math.ceil(share * self.n_members)
+
+
+def count_rows(max_samples: int | float | None, n_rows: int) -> int:
+    """How many of so many rows ``max_samples`` asks for: one at least."""
+    if max_samples is None:
+        return n_rows
+    if isinstance(max_samples, int):
+        return min(max_samples, n_rows)
+    return max(1, int(max_samples * n_rows))
 
 
 @dataclass(frozen=True)
@@ -282,6 +306,7 @@ def train_model(
         n_draws=settings.n_draws,
         n_components=settings.n_components,
         seeds=seeds,
+        chosen=settings.draw_rows(len(table.values), seeds, first_epoch),
     )
     held_out = None
     if validation is not None:

@@ -213,7 +213,11 @@ class _Stack:
         self._members = [
             slice(stop - n, stop) for stop, n in zip(stops, counts, strict=True)
         ]
+        seeds = [seed for each in self._ready for seed in each.seeds]
         rows, places = self._rows(0)
+        drawn = settings.draw_rows(places.shape[1], seeds, FIRST_EPOCH)
+        if drawn is not None:
+            places = places.gather(1, drawn)
         held_out = None
         if len(self._ready[0].split[1]):
             kept, kept_places = self._rows(1)
@@ -226,7 +230,7 @@ class _Stack:
             batch_size=settings.batch_size,
             n_draws=settings.n_draws,
             n_components=self._model.n_components,
-            seeds=[seed for each in self._ready for seed in each.seeds],
+            seeds=seeds,
             chosen=places,
             own_components=[
                 model.n_components
