@@ -14,7 +14,8 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from skvae._backend import resolve_device
 from skvae.model.networks import ACTIVATIONS, Network
 from skvae.table.kinds import COUNTS, REQUESTABLE
-from skvae.training.fit import Settings, count_rows
+from skvae.training.batches import count_rows
+from skvae.training.fit import Settings
 from skvae.training.loop import SCHEDULES, Plan
 
 

@@ -50,6 +50,15 @@ class Batch:
         return self.x if self.seen is None else self.seen
 
 
+def count_rows(max_samples: int | float | None, n_rows: int) -> int:
+    """How many of so many rows ``max_samples`` asks for: one at least."""
+    if max_samples is None:
+        return n_rows
+    if isinstance(max_samples, int):
+        return min(max_samples, n_rows)
+    return max(1, int(max_samples * n_rows))
+
+
 def draw_rows(
     n_rows: int, n_drawn: int, seeds: Sequence[int], epoch: int, *, bootstrap: bool
 ) -> Tensor:

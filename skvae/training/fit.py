@@ -19,7 +19,7 @@ from skvae.model.closed_form import (
 from skvae.model.latent import LatentModel
 from skvae.model.likelihoods import TableLikelihood
 from skvae.model.linear import LinearGaussian
-from skvae.training.batches import Batches, draw_rows
+from skvae.training.batches import Batches, count_rows, draw_rows
 from skvae.training.history import History
 from skvae.training.loop import SCHEDULES, Plan, train
 from skvae.training.objectives import Objective, make_objective
@@ -120,15 +120,6 @@ class Settings:
         """How many of the members, the first ones, start linear."""
         share = {"linear": 1.0, "random": 0.0, "mixed": _LINEAR_SHARE}[self.start]
         return math.ceil(share * self.n_members)
-
-
-def count_rows(max_samples: int | float | None, n_rows: int) -> int:
-    """How many of so many rows ``max_samples`` asks for: one at least."""
-    if max_samples is None:
-        return n_rows
-    if isinstance(max_samples, int):
-        return min(max_samples, n_rows)
-    return max(1, int(max_samples * n_rows))
 
 
 @dataclass(frozen=True)
