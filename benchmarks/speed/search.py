@@ -138,6 +138,8 @@ def main() -> None:
     lines = [
         "# Searches and ensembles",
         "",
+        "Written by `python benchmarks/speed/search.py`.",
+        "",
         f"{N_ROWS} rows of {N_COLUMNS} columns, one thread, CPU seconds. scikit-learn "
         f"{sklearn.__version__}, torch {torch.__version__}, {platform.machine()}.",
         "",

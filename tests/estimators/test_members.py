@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
 from skvae import VAEAnomalyDetector, VAEImputer, VAESearchCV
@@ -39,37 +40,32 @@ def ensemble(**params: Any) -> VAEAnomalyDetector:
     return VAEAnomalyDetector(**params).fit(table())
 
 
-def alone(X: np.ndarray, **params: Any) -> np.ndarray:
-    """Scores of single detectors, (MEMBERS, n_rows)."""
-    return np.stack(
-        [
-            VAEAnomalyDetector(
-                **{**QUICK, "n_estimators": 1, "random_state": SEED + member, **params}
-            )
-            .fit(table())
-            .score_samples(X)
-            for member in range(MEMBERS)
-        ]
-    )
+def alone(many: VAEAnomalyDetector, X: np.ndarray) -> np.ndarray:
+    """Scores of single detectors by the points of the ensemble, (MEMBERS, n_rows)."""
+    scores = []
+    for member in range(MEMBERS):
+        single = clone(many).set_params(n_estimators=1, random_state=SEED + member)
+        single.fit(table())._bank = many._bank
+        scores.append(single.score_samples(X))
+    return np.stack(scores)
 
 
-@pytest.mark.parametrize(("prior", "draws"), [("normal", 512), ("aggregate", 256)])
-def test_log_likelihood_is_that_of_the_mean_density(prior: str, draws: int) -> None:
-    # Each fit draws its own points: so many that their error is small.
-    params = {"anomaly_score": "log_likelihood", "n_score_samples": draws}
-    X = table()[:40]
-    many, each = ensemble(prior=prior, **params), alone(X, prior=prior, **params)
-    found = many.score_samples(X)
-    assert_allclose(found, logsumexp(each, axis=0) - np.log(MEMBERS), atol=0.1)
+@pytest.mark.parametrize("prior", ["normal", "aggregate"])
+def test_log_likelihood_is_that_of_the_mean_density(prior: str) -> None:
+    many = ensemble(prior=prior, anomaly_score="log_likelihood", n_score_samples=16)
+    each = alone(many, table())
+    found = many.score_samples(table())
+    assert_allclose(found, logsumexp(each, axis=0) - np.log(MEMBERS), atol=1e-3)
     assert abs(found - each.mean(0)).max() > 0.3  # not the mean of the logs
-    assert_allclose(many.score_std(X), each.std(axis=0), atol=0.1)
+    assert_allclose(many.score_std(table()), each.std(axis=0), atol=1e-3)
     assert each.std(axis=0).max() > 0.5
-    assert many.score(X) == pytest.approx(found.mean())
+    assert many.score(table()) == pytest.approx(found.mean())
 
 
-@pytest.mark.parametrize("score", ["code_likelihood", "reconstruction"])
+@pytest.mark.parametrize("score", ["code_likelihood", "aggregate", "reconstruction"])
 def test_other_scores_are_means_of_the_members(score: str) -> None:
-    many, each = ensemble(anomaly_score=score), alone(table(), anomaly_score=score)
+    many = ensemble(anomaly_score=score)
+    each = alone(many, table())
     assert_allclose(many.score_samples(table()), each.mean(0), atol=1e-3)
     assert_allclose(many.score_std(table()), each.std(axis=0), atol=1e-3)
 
