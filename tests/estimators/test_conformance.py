@@ -108,6 +108,8 @@ def test_detector_takes_all_that_the_transformer_takes() -> None:
         "contamination",
         "novelty",
         "n_estimators",
+        "max_samples",
+        "bootstrap",
         "anomaly_score",
         "trim",
     }
