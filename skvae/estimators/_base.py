@@ -34,6 +34,7 @@ from skvae.inference.explanation import contributions
 from skvae.inference.scoring import Score, draw_bank
 from skvae.model.latent import LatentModel
 from skvae.model.priors import AggregatePosterior, StandardNormal
+from skvae.model.rows import Coded
 from skvae.training.fit import fit_model, partial_fit_model
 from skvae.training.history import History
 
@@ -291,7 +292,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         """All attributes of an estimator with this model."""
         schema, settings = training.schema, training.settings
         jacobian, part = training.jacobian, training.part
-        learned = np.delete(training.coded.values, held_out, axis=0)
+        learned = training.coded.without(held_out).values
         answering = self._answering(training, model, learned)
         coded = training.coded.values[part]
         summary = summarise(model, coded, training.weight_of_part)
@@ -336,7 +337,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         }
 
     def _answering(
-        self, training: Training, model: LatentModel, learned: np.ndarray
+        self, training: Training, model: LatentModel, learned: Coded
     ) -> dict[str, Any]:
         """The attributes that answer questions; the others tell of the fit.
 
@@ -358,7 +359,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         }
 
     def _learn_score(
-        self, model: LatentModel, coded: np.ndarray, training: Training
+        self, model: LatentModel, coded: Coded, training: Training
     ) -> Score:
         """What `score_samples` is to give, learned from the rows trained on."""
         return self._score

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from skvae.inference.explanation import contributions
 from skvae.inference.scoring import SCORES, Score, score_rows
 from skvae.model.incomplete import Completion
 from skvae.model.latent import LatentModel
+from skvae.model.rows import Coded, OnDemand
 from skvae.table.containers import Container
 from skvae.table.raw import RawTable
 from skvae.table.schema import Schema
@@ -25,6 +27,13 @@ _FAR = 1e10
 def encode(schema: Schema, raw: RawTable) -> np.ndarray:
     """Coded cells; those of extreme size are drawn in to where numbers behave."""
     return np.clip(schema.encode(raw), -_FAR, _FAR)
+
+
+def encode_for_fit(schema: Schema, raw: RawTable) -> Coded:
+    """Coded cells of a whole table; of a sparse one, when they are asked for."""
+    if not raw.is_sparse:
+        return encode(schema, raw)
+    return OnDemand(raw, len(schema.active), partial(encode, schema))
 
 
 class Fitted:
@@ -115,7 +124,12 @@ class Fitted:
         coded: np.ndarray,
         source: np.random.Generator | None = None,
     ) -> Any:
-        """The user's table with its holes filled."""
+        """The user's table with its holes filled.
+
+        ``coded`` are all its rows; of a sparse table those with holes.
+        """
         values = self._schema.decode(coded, source=source)
         values = self._schema.within_bounds(values)
+        if raw.is_sparse:
+            return self._container.fill(raw, values)
         return self._container.complete(X, values, raw.missing())

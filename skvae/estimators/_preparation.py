@@ -9,12 +9,13 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_sample_weight
 
 from skvae._backend import fresh_seed
-from skvae.estimators._fitted import encode
+from skvae.estimators._fitted import encode_for_fit
 from skvae.estimators._parameters import Defaults, resolve_settings
 from skvae.estimators._questions import Questions
 from skvae.estimators._summary import coded_table, learn_completion
 from skvae.estimators._tables import check_levels, read_table, without_lone_cells
 from skvae.estimators._training import Training
+from skvae.model.rows import change_rows
 from skvae.table.containers import Container
 from skvae.table.raw import RawTable
 from skvae.table.schema import Schema
@@ -79,12 +80,12 @@ class Preparation(Questions, BaseEstimator):
         if kept is not None and not go_on:
             schema = schema.knowing(kept)
         check_levels(schema, raw, self.handle_unknown)
-        values = encode(schema, raw)
+        values = encode_for_fit(schema, raw)
         completion = self._completion if go_on else None
         if self._completes and not go_on:
             completion = learn_completion(schema, values, weight)
         if completion is not None:
-            values = completion(values)
+            values = change_rows(values, completion)
         settings = resolve_settings(
             self._settled,
             kinds=schema.kinds,

@@ -176,16 +176,20 @@ class Questions(Fitted):
         raw = self._check(X)
         if n_imputations is None:
             return self._imputed(X, raw)
-        model, coded = self._model_for(raw.dtype), self._encode(raw)
+        model, coded = self._model_for(raw.dtype), self._encode_holed(raw)
         check_scalar(n_imputations, "n_imputations", Integral, min_val=1)
         seed = fresh_seed(random_state)
         draws = conditional_draws(model, coded, self._bank, n_imputations, seed)
         source = np.random.default_rng(seed)
         return [self._completed(X, raw, draw, source) for draw in draws]
 
+    def _encode_holed(self, raw: RawTable) -> np.ndarray:
+        """Coded rows; of a sparse table, most of which is whole, those with holes."""
+        return self._encode(raw.take(raw.holed(axis=1)) if raw.is_sparse else raw)
+
     def _imputed(self, X: Any, raw: RawTable) -> Any:
         """The table X, whose cells these are, with holes at their conditional mean."""
-        model, coded = self._model_for(raw.dtype), self._encode(raw)
+        model, coded = self._model_for(raw.dtype), self._encode_holed(raw)
         return self._completed(X, raw, conditional_mean(model, coded, self._bank))
 
     def predictive_interval(self, X: Any, coverage: float = 0.9) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ from skvae.model.closed_form import dependent_columns
 from skvae.model.incomplete import Completion
 from skvae.model.latent import LatentModel
 from skvae.model.likelihoods import TableLikelihood
+from skvae.model.rows import Coded, change_rows
 from skvae.model.terms import Terms
 from skvae.table.schema import Schema
 from skvae.training.fit import CodedTable
@@ -46,16 +47,14 @@ def summarise(
     return Summary(share @ kl, share @ np.square(mean - share @ mean), share @ noise)
 
 
-def coded_table(
-    schema: Schema, values: np.ndarray, weight: np.ndarray | None
-) -> CodedTable:
+def coded_table(schema: Schema, values: Coded, weight: np.ndarray | None) -> CodedTable:
     """The coded rows with what a fit has to know of their columns.
 
     Their cells are put on a grid, far finer than training's float32: a table in other
     units, coded with other rounding errors, is then the same numbers, and training,
     which enlarges small differences, ends in the same place.
     """
-    values = np.rint(values * _GRID) / _GRID
+    values = change_rows(values, lambda x: np.rint(x * _GRID) / _GRID)
     scale = schema.scale
     resolution = [schema.columns[j].resolution for j in schema.active]
     return CodedTable(
@@ -71,7 +70,7 @@ def coded_table(
 
 
 def learn_completion(
-    schema: Schema, values: np.ndarray, weight: np.ndarray | None
+    schema: Schema, values: Coded, weight: np.ndarray | None
 ) -> Completion:
     """What to put into holes of coded rows like these."""
     floor = torch.zeros(len(schema.kinds), dtype=torch.float64)
@@ -106,11 +105,13 @@ def at_floor(schema: Schema, model: LatentModel, table: CodedTable) -> list[str]
     """Names of columns that are copies or sums of others, their noise at its floor."""
     likelihood = model.likelihood
     continuous = np.array(likelihood.continuous, dtype=bool)
+    if not continuous.any():
+        return []
     # Of the member in which it is least: what follows exactly in one, does.
     noise = model.start_noise().amin((0, 1)).numpy()
     positions = schema.active[continuous]
     reached = noise <= 1.1 * likelihood.floor.numpy()[continuous]
     # Codes of categories follow from nothing in a line.
-    copies = positions[dependent_columns(table.values[:, continuous])]
+    copies = positions[dependent_columns(table.array[:, continuous])]
     low = np.intersect1d(positions[reached], copies)
     return [schema.label(j, quoted=False) for j in low]

@@ -18,8 +18,9 @@ from skvae.table.schema import Schema
 
 FLOATS = (np.float64, np.float32)
 
-# Rows coded and answered at a time: what an answer needs beside the table stays small.
-_BLOCK_ROWS = 16_384
+# Rows coded and answered at a time, and their cells: what an answer needs beside the
+# table stays small.
+_BLOCK_ROWS, _BLOCK_CELLS = 16_384, 2**22
 _SPARSE = ("csr", "csc")
 # Packages in which a public call may pass through several lines.
 _WITHIN = ("skvae", "sklearn")
@@ -76,6 +77,8 @@ def in_blocks(
 ) -> tuple[np.ndarray, ...]:
     """Answer for some rows at a time, so that memory does not grow with the table.
 
+    Rows of a sparse table are dense where they are answered for.
+
     Parameters
     ----------
     raw : RawTable
@@ -85,9 +88,12 @@ def in_blocks(
         From some rows, and these coded, to arrays whose first axis is theirs.
     """
     parts = []
-    for start in range(0, max(len(raw), 1), _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
+    step = max(1, min(_BLOCK_ROWS, _BLOCK_CELLS // raw.shape[1]))
+    for start in range(0, max(len(raw), 1), step):
+        rows = slice(start, start + step)
         part = raw.take(rows)
+        if part.is_sparse:
+            part = RawTable(part.dense())
         parts.append(answer(part, encode(part)))
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 

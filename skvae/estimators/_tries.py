@@ -130,7 +130,7 @@ class Try:
         assert self.training is not None
         assert self.model is not None
         assert self.held_out is not None
-        learned = np.delete(self.training.coded.values, self.held_out, axis=0)
+        learned = self.training.coded.without(self.held_out).values
         answering = self.last._answering(self.training, self.model, learned)
         return self.last._with(answering)
 

@@ -18,6 +18,7 @@ from skvae.inference.aggregate import Aggregate
 from skvae.inference.scoring import SCORES, Score
 from skvae.model.latent import LatentModel
 from skvae.model.members import members_of
+from skvae.model.rows import Coded
 
 _AUTO = StrOptions({"auto"})
 
@@ -284,7 +285,7 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         return self._with({"_model": model, "_aggregate": aggregate})
 
     def _learn_score(
-        self, model: LatentModel, coded: np.ndarray, training: Training
+        self, model: LatentModel, coded: Coded, training: Training
     ) -> Score:
         name = self._settled["anomaly_score"]
         if name == "aggregate":

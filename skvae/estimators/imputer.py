@@ -200,7 +200,7 @@ class VAEImputer(TransformerMixin, BaseVAE):
         completed = self._imputed(X, raw)
         if not self.add_indicator:
             return completed
-        missing = raw.missing()[:, self.indicator_features_]
+        missing = raw.missing(self.indicator_features_)
         names = self.get_feature_names_out()[self.n_features_in_ :]
         return self._container.with_columns(completed, names.tolist(), missing)
 
@@ -239,7 +239,7 @@ class VAEImputer(TransformerMixin, BaseVAE):
         held_out: np.ndarray,
     ) -> dict[str, Any]:
         fitted = super()._fitted(training, model, history, held_out)
-        holed: np.ndarray = np.any(training.raw.missing(), axis=0)
+        holed: np.ndarray = training.raw.holed(axis=0)
         if getattr(self, "_schema", None) is training.schema:  # a fit that goes on
             holed[self.indicator_features_] = True
         return {**fitted, "indicator_features_": np.flatnonzero(holed)}

@@ -15,6 +15,7 @@ from skvae._backend import as_array, as_tensor, sample_positions
 from skvae.inference.scoring import ReconstructionProbability, read
 from skvae.model.latent import LatentModel
 from skvae.model.priors import AggregatePosterior
+from skvae.model.rows import Coded
 from skvae.model.terms import Terms
 
 # Posteriors that are kept.
@@ -55,7 +56,7 @@ class Aggregate(ReconstructionProbability):
         return Aggregate(self.mean[members], self.log_variance[members])
 
     @classmethod
-    def of(cls, model: LatentModel, coded: np.ndarray, seed: int) -> Aggregate:
+    def of(cls, model: LatentModel, coded: Coded, seed: int) -> Aggregate:
         """Keep the posteriors of training rows.
 
         Parameters
@@ -69,7 +70,7 @@ class Aggregate(ReconstructionProbability):
 
 
 def aggregate_posterior(
-    model: LatentModel, coded: np.ndarray, seed: int
+    model: LatentModel, coded: Coded, seed: int
 ) -> AggregatePosterior:
     """The density of the codes of training rows, for `LatentModel.prior`."""
     part = coded[sample_positions(len(coded), _POSTERIORS, seed)]

@@ -13,7 +13,7 @@ from skvae.model.incomplete import em_moments, fill
 from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian, factor_analysis, probabilistic_pca
 from skvae.model.priors import FullNormal
-from skvae.model.rows import Rows
+from skvae.model.rows import Coded, OnDemand, Rows, blocks, take_rows
 
 # Least standard deviations, in those of the column. Rounding counts between the first
 # two: below, float32 training falls apart; above, tables of few levels would score
@@ -38,24 +38,25 @@ class Moments:
     covariance: np.ndarray
 
     @classmethod
-    def of(cls, values: np.ndarray, weight: np.ndarray | None) -> Moments:
+    def of(cls, values: Coded, weight: np.ndarray | None) -> Moments:
         """Moments of rows; by EM where some have holes (NaN)."""
         n = len(values)
         # Integer weights count as repeated rows, small ones as at least the rows there.
         count = n if weight is None else max(n, weight.sum())
         bessel = count / max(count - 1.0, 1.0)
-        if np.isnan(values).any():
+        if not isinstance(values, OnDemand) and np.isnan(values).any():
             mean, covariance = em_moments(values, weight)
             return cls(mean, bessel * covariance)
         share = np.full(n, 1.0 / n) if weight is None else weight / weight.sum()
-        mean = share @ values
-        centred = values - mean
-        return cls(mean, (centred * (bessel * share)[:, None]).T @ centred)
+        mean = sum(share[rows] @ part for rows, part in blocks(values))
+        covariance = np.zeros((len(mean), len(mean)))
+        for rows, part in blocks(values):
+            centred = part - mean
+            covariance += (centred * (bessel * share[rows])[:, None]).T @ centred
+        return cls(mean, covariance)
 
 
-def noise_floor(
-    values: np.ndarray, resolution: np.ndarray, *, robust: bool
-) -> np.ndarray:
+def noise_floor(values: Coded, resolution: np.ndarray, *, robust: bool) -> np.ndarray:
     """Least noise variance of each column of a model with networks, coded units.
 
     Rounding to steps of r adds a variance of r^2 / 12 (Sheppard's correction); the
@@ -74,12 +75,23 @@ def noise_floor(
     floor = np.clip(resolution**2 / 12.0, _LEAST_SCALE**2, _LEAST_RESOLVED**2)
     if robust:
         return floor
-    # Without a hole the plain sums: they are faster, and round as they always did.
-    holed = bool(np.isnan(values).any())
-    mean, total = (np.nanmean, np.nansum) if holed else (np.mean, np.sum)
-    square = np.square(values - mean(values, axis=0))
-    carriers = total(square, axis=0) ** 2 / total(np.square(square), axis=0)
-    return np.maximum(floor, mean(square, axis=0) / carriers**3)
+    mean, count = column_means(values)
+    second = fourth = np.zeros(values.shape[1])
+    for _, part in blocks(values):
+        square = np.square(part - mean)
+        second = second + np.nansum(square, axis=0)
+        fourth = fourth + np.nansum(np.square(square), axis=0)
+    carriers = second**2 / fourth
+    return np.maximum(floor, second / count / carriers**3)
+
+
+def column_means(values: Coded) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the observed cells of each column, and their number, (n_columns,)."""
+    total = count = np.zeros(values.shape[1])
+    for _, part in blocks(values):
+        total = total + np.nansum(part, axis=0)
+        count = count + np.sum(~np.isnan(part), axis=0)
+    return total / count, count
 
 
 def dependent_columns(values: np.ndarray) -> np.ndarray:
@@ -105,7 +117,7 @@ def dependent_columns(values: np.ndarray) -> np.ndarray:
 
 
 def linear_start(
-    values: np.ndarray,
+    values: Coded,
     weight: np.ndarray | None,
     n_components: int,
     *,
@@ -123,7 +135,8 @@ def linear_start(
     """
     kept: slice | np.ndarray = slice(None)
     for _ in range(_CONCENTRATION_STEPS if trim else 1):
-        moments = Moments.of(values[kept], None if weight is None else weight[kept])
+        own = None if weight is None else weight[kept]
+        moments = Moments.of(take_rows(values, kept), own)
         if shared:
             linear = probabilistic_pca(
                 moments.mean, moments.covariance, n_components, floor=floor, units=units
@@ -134,7 +147,9 @@ def linear_start(
             )
         if trim:
             # A filled hole adds nothing to a row's distance from the model.
-            scores = linear.log_prob(fill(linear, values))
+            scores = np.concatenate(
+                [linear.log_prob(fill(linear, part)) for _, part in blocks(values)]
+            )
             kept = scores >= np.quantile(
                 scores, trim, weights=weight, method="inverted_cdf"
             )
@@ -144,7 +159,7 @@ def linear_start(
 @torch.no_grad()
 def finish_autoencoder(
     model: LatentModel,
-    values: np.ndarray,
+    values: Coded,
     weight: np.ndarray | None,
     units: np.ndarray,
 ) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from skvae._backend import generator, sample_positions
 from skvae.model.likelihoods import TableLikelihood
 from skvae.model.linear import LinearGaussian
+from skvae.model.rows import Coded, OnDemand
 
 # Rows of which the moments are taken, and the multiply-adds that a step may cost: wide
 # tables with many holes get fewer rows.
@@ -221,9 +222,13 @@ class Completion:
 
     @classmethod
     def of(
-        cls, coded: np.ndarray, likelihood: TableLikelihood, weight: np.ndarray | None
+        cls, coded: Coded, likelihood: TableLikelihood, weight: np.ndarray | None
     ) -> Completion:
         """Learn from coded rows (n_rows, n_columns), holes or not."""
+        if isinstance(coded, OnDemand):
+            # They have no holes; what others have is worth no look at all of them.
+            chosen = sample_positions(len(coded), _MOST_ROWS, 0)
+            coded, weight = coded[chosen], None if weight is None else weight[chosen]
         if coded.shape[1] > _WIDE:
             mean, covariance = np.nanmean(coded, 0), np.diag(np.nanvar(coded, 0))
         else:

@@ -17,7 +17,7 @@ from skvae.model.likelihoods import TableLikelihood
 from skvae.model.linear import LinearGaussian
 from skvae.model.networks import Network, Parameters
 from skvae.model.priors import Prior, StandardNormal, prior_of
-from skvae.model.rows import Rows
+from skvae.model.rows import Coded, OnDemand, Rows, RowsOnDemand, scaled_weight
 from skvae.model.terms import Terms, defended
 
 
@@ -152,6 +152,17 @@ class LatentModel(Autoencoder):
                 flags = 1.0 - rows.observed[:, list(self.flagged)]
         seen = torch.cat([features, flags], 1) if self.flagged else features
         return replace(rows, seen=None if seen is rows.x else seen)
+
+    def rows_for_batches(
+        self, coded: Coded, weight: np.ndarray | None = None
+    ) -> Rows | RowsOnDemand:
+        """Coded rows as `rows` makes them: at once, or when they are asked for."""
+        if not isinstance(coded, OnDemand):
+            return self.rows(coded, weight)
+        flat, own = self.params.flat, None
+        if weight is not None:
+            own = scaled_weight(weight, flat.dtype, flat.device)
+        return RowsOnDemand(coded, self.rows, own)
 
     def _expected(self, features: Tensor, seen: Tensor) -> Tensor:
         """Features to put where ``seen`` is false, one row or one for each."""

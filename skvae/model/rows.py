@@ -2,14 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skvae._backend import as_tensor
+from skvae._backend import as_array, as_tensor
+
+# Cells that are looked at together where a whole table is gone through.
+_CELLS_PER_BLOCK = 2**22
+
+
+class Stored(Protocol):
+    """Rows in any form of which some can be taken."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: Any) -> Any:
+        """Some of the rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class OnDemand:
+    """A coded table of which only the rows that are asked for are made.
+
+    A sparse table stays sparse: indexed by rows, this gives them as an array.
+
+    Parameters
+    ----------
+    stored : Stored
+        Without a missing cell.
+    n_columns : int
+        Of the coded rows.
+    code : callable
+        From some of what is stored to an array (n_rows, n_columns).
+    """
+
+    stored: Stored
+    n_columns: int
+    code: Callable[[Any], np.ndarray]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns."""
+        return len(self.stored), self.n_columns
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.code(self.stored.take(rows))
+
+    def take(self, rows: Any) -> OnDemand:
+        """Some of the rows, still to be made."""
+        return replace(self, stored=self.stored.take(rows))
+
+    def then(self, change: Callable[[np.ndarray], np.ndarray]) -> OnDemand:
+        """The same with a change of rows, one by one, after their coding."""
+        code = self.code
+        return replace(self, code=lambda stored: change(code(stored)))
+
+
+Coded: TypeAlias = np.ndarray | OnDemand
+"""Coded rows: what gives an array (n_rows, n_columns) for positions of rows."""
+
+
+def take_rows(values: Coded, rows: Any) -> Coded:
+    """Some of the rows, by a mask or positions, in the form that they have."""
+    return values.take(rows) if isinstance(values, OnDemand) else values[rows]
+
+
+def change_rows(values: Coded, change: Callable[[np.ndarray], np.ndarray]) -> Coded:
+    """Rows changed one by one: at once, or when they are asked for."""
+    return values.then(change) if isinstance(values, OnDemand) else change(values)
+
+
+def blocks(values: Coded) -> Iterator[tuple[slice, np.ndarray]]:
+    """All rows in turn, some at a time, and where they stand.
+
+    The same ones for equal tables of either form, whose sums then round alike.
+    """
+    step = max(1, _CELLS_PER_BLOCK // max(values.shape[1], 1))
+    for start in range(0, len(values), step):
+        rows = slice(start, start + step)
+        yield rows, values[rows]
 
 
 @dataclass(frozen=True)
@@ -38,6 +117,16 @@ class Rows:
         """What the encoder sees."""
         return self.x if self.seen is None else self.seen
 
+    @property
+    def n_inputs(self) -> int:
+        """Number of what the encoder sees of a row."""
+        return self.inputs.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.x.device
+
     def __len__(self) -> int:
         return self.x.shape[-2]
 
@@ -63,10 +152,10 @@ class Rows:
     def at(self, places: Tensor) -> Rows:
         """The rows at these places (n_members, n_rows), for each member its own."""
         return Rows(
-            self.x[places],
-            None if self.observed is None else self.observed[places],
-            None if self.weight is None else self.weight[places],
-            None if self.seen is None else self.seen[places],
+            _gather(self.x, places),
+            None if self.observed is None else _gather(self.observed, places),
+            None if self.weight is None else _gather(self.weight, places),
+            None if self.seen is None else _gather(self.seen, places),
         )
 
     @classmethod
@@ -94,4 +183,50 @@ class Rows:
             x = torch.where(missing, 0.0, x)
         if weight is None:
             return cls(x, observed)
-        return cls(x, observed, as_tensor(weight / weight.mean(), dtype, device))
+        return cls(x, observed, scaled_weight(weight, dtype, device))
+
+
+def scaled_weight(
+    weight: np.ndarray, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Weights of rows, of mean 1."""
+    return as_tensor(weight / weight.mean(), dtype, device)
+
+
+class RowsOnDemand:
+    """Rows that become tensors when they are asked for.
+
+    Parameters
+    ----------
+    table : OnDemand
+    make : callable
+        From coded rows to `Rows`.
+    weight : Tensor of shape (n_rows,) or None
+        Mean 1; None where all rows count alike.
+    """
+
+    def __init__(
+        self,
+        table: OnDemand,
+        make: Callable[[np.ndarray], Rows],
+        weight: Tensor | None = None,
+    ) -> None:
+        self.table, self.make, self.weight = table, make, weight
+        first = make(table[:1])
+        self.n_inputs, self.device = first.n_inputs, first.device
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def at(self, places: Tensor) -> Rows:
+        """The rows at these places (n_members, n_rows), for each member its own."""
+        rows = self.make(self.table[as_array(places.flatten())])
+        weight = None if self.weight is None else _gather(self.weight, places)
+        here = torch.arange(places.numel(), device=self.device).view(places.shape)
+        return replace(rows.at(here), weight=weight)
+
+
+def _gather(values: Tensor, places: Tensor) -> Tensor:
+    """Rows of ``values`` at these places (n_members, n_rows)."""
+    picked = values.index_select(0, places.flatten())
+    return picked.view(*places.shape, *values.shape[1:])

@@ -191,11 +191,7 @@ class Container:
         raw = RawTable.of(values)
         if self.implementation is None:
             return cast(raw.dense(), self.dtypes[0])
-        if (
-            len(self.dtypes) == 1
-            and not self.names
-            and hasattr(sparse, self.implementation)
-        ):
+        if self._is_sparse:
             whole = cast(raw.dense(), self.dtypes[0])
             return getattr(sparse, self.implementation)(whole)
         if raw.shape[1] != len(self.dtypes):
@@ -256,6 +252,34 @@ class Container:
             frame.with_columns(*(whole.get_column(name) for name in names))
         )
 
+    def fill(self, sparse_table: RawTable, values: RawTable) -> Any:
+        """Return a sparse table in this container, with `values` in missing cells.
+
+        Parameters
+        ----------
+        sparse_table : RawTable, shape (n, d)
+            Its missing cells are among those that are stored.
+        values : RawTable, shape (n_holed, d)
+            In the order of the rows with missing cells.
+        """
+        filled = sparse_table.numbers.tocoo(copy=True)
+        holes = np.isnan(filled.data)
+        rows, columns = (at[holes] for at in filled.coords)
+        _, place = np.unique(rows, return_inverse=True)
+        filled.data[holes] = values.numbers[place, columns]
+        if not self._is_sparse:
+            return self.restore(filled.toarray())
+        filled.data = cast(filled.data, self.dtypes[0])
+        return getattr(sparse, str(self.implementation))(filled)
+
+    @property
+    def _is_sparse(self) -> bool:
+        return (
+            len(self.dtypes) == 1
+            and not self.names
+            and hasattr(sparse, str(self.implementation))
+        )
+
     def with_columns(
         self, table: Any, names: Sequence[Any], values: npt.NDArray[Any]
     ) -> Any:
@@ -263,9 +287,10 @@ class Container:
         if not len(names):
             return table
         if not self.names:
+            more = values.astype(table.dtype)
             if sparse.issparse(table):
-                table = table.toarray()
-            return np.hstack([table, values.astype(table.dtype)])
+                return type(table)(sparse.hstack([table, sparse.csr_array(more)]))
+            return np.hstack([table, more])
         kept = [Kept("bool", "bool")] * len(names)
         more = self._frame(list(values.astype(float).T), names, kept, table)
         added = nw.from_native(more, eager_only=True)

@@ -96,17 +96,31 @@ class RawTable:
 
     def column(self, j: int) -> npt.NDArray[Any]:
         """Return the labels of a column, or its numbers as float64, shape (n,)."""
-        return self.text[j] if j in self.text else as_floats(self.dense()[:, j])
+        if j in self.text:
+            return self.text[j]
+        cells = self.numbers[:, [j]].toarray() if self.is_sparse else self.numbers
+        return as_floats(cells[:, 0 if self.is_sparse else j])
 
-    def missing(self) -> npt.NDArray[np.bool_]:
-        """Tell which cells are missing, shape (n, d)."""
+    def missing(self, columns: Any = slice(None)) -> npt.NDArray[np.bool_]:
+        """Tell which cells of some columns are missing, shape (n, n_columns)."""
+        if self.is_sparse:
+            return np.isnan(self.numbers[:, columns].toarray())
         if self.dtype.kind != "f":
             holes = np.zeros(self.shape, dtype=bool)
         else:
-            holes = np.isnan(self.dense())
+            holes = np.isnan(self.numbers)
         for j, labels in self.text.items():
             holes[:, j] = labels == None  # noqa: E711 (cell by cell)
-        return holes
+        return holes[:, columns]
+
+    def holed(self, axis: int) -> npt.NDArray[np.bool_]:
+        """Tell which columns (axis 0) or rows (axis 1) hold a missing cell."""
+        if not self.is_sparse:
+            return np.asarray(self.missing().any(axis=axis))
+        stored = self.numbers.tocoo()
+        found = np.zeros(self.shape[1 - axis], dtype=bool)
+        found[stored.coords[1 - axis][np.isnan(stored.data)]] = True
+        return found
 
     def word(self, row: int, column: int) -> str:
         """Return one cell as a reader would write it."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from skvae._backend import generator
-from skvae.model.rows import Rows
+from skvae.model.rows import Rows, RowsOnDemand
 
 # Batches gathered at once: one gather a block instead of one a step, and memory that
 # does not grow with the table. A block of a wide table has fewer, to stay in cache.
@@ -81,7 +81,7 @@ class Batches:
 
     Parameters
     ----------
-    rows : Rows
+    rows : Rows or RowsOnDemand
     batch_size : int
     n_draws : int
         Posterior draws of each row; 0 for none.
@@ -97,7 +97,7 @@ class Batches:
 
     def __init__(
         self,
-        rows: Rows,
+        rows: Rows | RowsOnDemand,
         *,
         batch_size: int,
         n_draws: int,
@@ -133,7 +133,7 @@ class Batches:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """One pass over the rows."""
         n = self.n_rows
-        device = self.rows.x.device
+        device = self.rows.device
         orders = [
             torch.randperm(n, generator=generator(seed, epoch, 0))
             for seed in self.seeds
@@ -141,46 +141,35 @@ class Batches:
         order = torch.stack(orders).to(device)
         if self.chosen is not None:
             order = self.chosen.gather(1, order)
-        fitting = _CELLS_PER_BLOCK // (self.batch_size * self.rows.inputs.shape[1])
+        fitting = _CELLS_PER_BLOCK // (self.batch_size * self.rows.n_inputs)
         stride = self.batch_size * max(1, min(_BATCHES_PER_BLOCK, fitting))
         for block, start in enumerate(range(0, n, stride)):
             yield from self._block(order[:, start : start + stride], epoch, block)
 
     def _block(self, order: Tensor, epoch: int, block: int) -> Iterator[Batch]:
-        device = self.rows.x.device
+        device = self.rows.device
         sources = [
             generator(seed, epoch, 1 + block, device=device) for seed in self.seeds
         ]
-        x = _gather(self.rows.x, order)
-        observed = (
-            None if self.rows.observed is None else _gather(self.rows.observed, order)
-        )
-        weight = None if self.rows.weight is None else _gather(self.rows.weight, order)
-        seen = None if self.rows.seen is None else _gather(self.rows.seen, order)
-        unit = self._noise(order.shape[1], sources)
+        rows = self.rows.at(order)
+        unit = self._noise(rows.x, sources)
         for start in range(0, order.shape[1], self.batch_size):
             part = slice(start, start + self.batch_size)
             yield Batch(
-                x[:, part],
-                None if observed is None else observed[:, part],
-                None if weight is None else weight[:, part],
+                rows.x[:, part],
+                None if rows.observed is None else rows.observed[:, part],
+                None if rows.weight is None else rows.weight[:, part],
                 None if unit is None else unit[:, :, part],
                 sources,
-                None if seen is None else seen[:, part],
+                None if rows.seen is None else rows.seen[:, part],
             )
 
-    def _noise(self, n_rows: int, sources: list[torch.Generator]) -> Tensor | None:
+    def _noise(self, x: Tensor, sources: list[torch.Generator]) -> Tensor | None:
         if not self.n_draws:
             return None
-        shape = (len(sources), self.n_draws, n_rows, self.n_components)
-        unit = self.rows.x.new_zeros(shape)
+        shape = (len(sources), self.n_draws, x.shape[1], self.n_components)
+        unit = x.new_zeros(shape)
         for own, source, k in zip(unit, sources, self.own_components, strict=True):
             # A tensor of its own: a member's draws are those it has when alone.
             own[..., :k] = own.new_empty((*shape[1:3], k)).normal_(generator=source)
         return unit
-
-
-def _gather(values: Tensor, order: Tensor) -> Tensor:
-    """Rows of ``values`` in the order of each member, (members, rows, ...)."""
-    picked = values.index_select(0, order.flatten())
-    return picked.view(*order.shape, *values.shape[1:])

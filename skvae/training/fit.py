@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skvae._backend import as_array, generator
 from skvae.model.closed_form import (
+    column_means,
     finish_autoencoder,
     linear_start,
     noise_floor,
@@ -19,6 +20,7 @@ from skvae.model.closed_form import (
 from skvae.model.latent import LatentModel
 from skvae.model.likelihoods import TableLikelihood
 from skvae.model.linear import LinearGaussian
+from skvae.model.rows import Coded, OnDemand, change_rows, take_rows
 from skvae.training.batches import Batches, count_rows, draw_rows
 from skvae.training.history import History
 from skvae.training.loop import SCHEDULES, Plan, train
@@ -128,7 +130,7 @@ class CodedTable:
 
     Attributes
     ----------
-    values : ndarray of shape (n_rows, n_columns)
+    values : ndarray of shape (n_rows, n_columns) or OnDemand
         NaN where a cell is missing.
     weight : ndarray of shape (n_rows,) or None
     kinds : tuple of str of length n_columns
@@ -142,7 +144,7 @@ class CodedTable:
         Of the codes of an ordinal column, of log1p of a count.
     """
 
-    values: np.ndarray
+    values: Coded
     weight: np.ndarray | None
     kinds: tuple[str, ...]
     units: np.ndarray
@@ -154,7 +156,23 @@ class CodedTable:
     def take(self, rows: np.ndarray) -> CodedTable:
         """Some of the rows."""
         weight = None if self.weight is None else self.weight[rows]
-        return replace(self, values=self.values[rows], weight=weight)
+        return replace(self, values=take_rows(self.values, rows), weight=weight)
+
+    def without(self, rows: np.ndarray) -> CodedTable:
+        """All rows but some."""
+        return self.take(np.delete(np.arange(len(self.values)), rows))
+
+    @property
+    def array(self) -> np.ndarray:
+        """All values, shape (n_rows, n_columns)."""
+        return self.values[:]
+
+    @property
+    def holed(self) -> np.ndarray:
+        """Whether a cell of a column is missing, bool (n_columns,)."""
+        if isinstance(self.values, OnDemand):
+            return np.zeros(len(self.kinds), dtype=bool)
+        return np.asarray(np.isnan(self.values).any(axis=0))
 
 
 @dataclass(frozen=True)
@@ -210,7 +228,7 @@ def fit_model(
             return _closed_form_fit(table, settings, seeds, on_epoch)
         model = start_model(table, settings, seeds)
     if len(held_out):
-        validation, weight = kept.values, kept.weight
+        validation, weight = kept.array, kept.weight
     history = train_model(
         model := model.to(torch.float32, settings.device),
         used,
@@ -292,7 +310,7 @@ def train_model(
     if not settings.variational:
         set_unit_noise(model)
     batches = Batches(
-        model.rows(table.values, table.weight),
+        model.rows_for_batches(table.values, table.weight),
         batch_size=settings.batch_size,
         n_draws=settings.n_draws,
         n_components=settings.n_components,
@@ -373,7 +391,7 @@ def start_model(table: CodedTable, settings: Settings, seeds: list[int]) -> Late
     own = _likelihood(table, np.zeros(len(table.kinds)))
     continuous = np.array(own.continuous, dtype=bool)
     linear, floor = None, _least_noise(table, settings, own)
-    holes = np.isnan(table.values).any(axis=0)
+    holes = table.holed
     if settings.n_linear or holes.any():
         linear = _linear_start(table, settings, own, floor)
     if settings.noise == "network":
@@ -389,6 +407,7 @@ def start_model(table: CodedTable, settings: Settings, seeds: list[int]) -> Late
     if settings.noise == "shared":
         offset = np.where(continuous, -np.log(table.units), 0.0)[scaled]
     tied = np.array(own.tied, dtype=bool)
+    trials = column_means(table.values)[0][tied].sum() if tied.any() else 0.0
     model = LatentModel.build(
         kinds=table.kinds,
         variance_floor=floor,
@@ -403,7 +422,7 @@ def start_model(table: CodedTable, settings: Settings, seeds: list[int]) -> Late
         levels=table.levels,
         centre=table.centre,
         scale=table.scale,
-        trials=float(np.nanmean(table.values[:, tied], axis=0).sum()),
+        trials=float(trials),
         flagged=tuple(np.flatnonzero(holes).tolist()),
     )
     model.start_random(seeds, network_only=settings.start == "linear")
@@ -450,7 +469,9 @@ def _linear_start(
     features_floor = as_array(own.feature_floor(torch.as_tensor(floor)))
     if not all(own.plain):
         kept = ~as_array(own.reference)
-        values = as_array(own.features(torch.as_tensor(values)))[:, kept]
+        values = change_rows(
+            values, lambda x: as_array(own.features(torch.as_tensor(x)))[:, kept]
+        )
         units = as_array(own.spread(torch.as_tensor(units)))[kept]
         features_floor = features_floor[kept]
     shared = settings.noise == "shared"

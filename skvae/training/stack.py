@@ -155,7 +155,7 @@ class _Ready:
         plan = replace(settings.plan, learning_rate=1.0, beta=1.0)
         alike = replace(settings, alpha=0.0, l1_ratio=0.0, plan=plan)
         digest = _digest(
-            table.values,
+            table.array,
             table.weight,
             table.units,
             table.resolution,
@@ -293,7 +293,7 @@ class _Stack:
             if each.rows not in tables:
                 table = each.job.table.take(each.split[side])
                 firsts[each.rows] = sum(len(rows) for rows in tables.values())
-                tables[each.rows] = model.rows(table.values, table.weight)
+                tables[each.rows] = model.rows(table.array, table.weight)
         first = self._each(lambda each: firsts[each.rows], torch.long)
         within = torch.arange(len(self._ready[0].split[side]), device=flat.device)
         return Rows.concatenate(list(tables.values())), first + within
