@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from skvae.estimators._tables import users_level
+from skvae.estimators._wanted import listed
 from skvae.inference.generation import Conditions
 from skvae.table.containers import Container
 from skvae.table.kinds import COUNTS, KINDS
@@ -29,25 +30,18 @@ def code_conditions(schema: Schema, conditions: Mapping[Any, Any]) -> Conditions
     ----------
     schema : Schema
     conditions : mapping
-        From names or positions to a value, a set or list of values, or a range (low,
-        high) as a tuple in which None is open.
+        Settled.
 
     Raises
     ------
-    TypeError
-        Where `conditions` is no mapping.
     ValueError
-        For a column that is unknown, a level or value that the column never showed, a
-        range of an unordered column, or an empty set or range.
+        For a level or value that the column never showed, a range of an unordered
+        column, or an empty set or range.
     """
-    if not isinstance(conditions, Mapping):
-        raise TypeError(
-            f"conditions is a dict {{column: value, set or range}}, got "
-            f"{type(conditions).__name__}."
-        )
     low = np.full(len(schema.active), -np.inf)
     high = np.full(len(schema.active), np.inf)
     members: dict[int, np.ndarray] = {}
+    shares: dict[int, np.ndarray] = {}
     coded_place = {int(j): place for place, j in enumerate(schema.active)}
     for key, wanted in conditions.items():
         j = schema.position(key, "conditions")
@@ -58,8 +52,24 @@ def code_conditions(schema: Schema, conditions: Mapping[Any, Any]) -> Conditions
         if isinstance(wanted, tuple):
             low[place], high[place] = _range(schema, j, place, key, wanted)
         else:
-            members[place] = _coded(schema, j, place, key, _listed(wanted))
-    return Conditions(low, high, members)
+            values = listed(wanted)
+            codes = _coded(schema, j, place, key, values)
+            members[place] = np.unique(codes)
+            if schema.levels[place]:
+                shares[place] = _shares(schema, j, place, values, codes)
+    return Conditions(low, high, members, shares)
+
+
+def _shares(
+    schema: Schema, j: int, place: int, values: list[Any], codes: np.ndarray
+) -> np.ndarray:
+    """Share of each wanted code, ascending, that its wanted levels have."""
+    levels = _raw(schema, j, values)
+    cells = levels.column(j).tolist()
+    distinct = [cells.index(cell) for cell in dict.fromkeys(cells)]
+    share = np.exp(schema.log_jacobian(levels)[distinct, place])
+    _, inverse = np.unique(codes[distinct], return_inverse=True)
+    return np.bincount(inverse, share)
 
 
 def keep_conditions(
@@ -87,14 +97,14 @@ def keep_conditions(
         place, is_range = coded_place[j], isinstance(wanted, tuple)
         if not schema.levels[place]:
             x = rows.numbers[:, j]
-            known = _raw(schema, j, _listed(wanted)).numbers[:, j]
+            known = _raw(schema, j, listed(wanted)).numbers[:, j]
             if is_range:
                 known = _whole_ends(known) if schema.columns[j].whole else known
                 x[:] = np.fmin(np.fmax(x, known[0]), known[1])  # NaN is open
             else:
                 x[:] = known[np.abs(x[:, None] - known).argmin(axis=1)]
         elif not is_range:
-            _draw_members(schema, j, place, _listed(wanted), rows, source)
+            _draw_members(schema, j, place, listed(wanted), rows, source)
 
 
 def _draw_members(
@@ -126,11 +136,6 @@ def warn_of_few(effective_size: float, n_samples: int) -> None:
             UserWarning,
             stacklevel=users_level(),
         )
-
-
-def _listed(wanted: Any) -> list[Any]:
-    single = isinstance(wanted, str) or not isinstance(wanted, Iterable)
-    return [wanted] if single else list(wanted)
 
 
 def _raw(schema: Schema, j: int, values: list[Any]) -> RawTable:
@@ -166,7 +171,7 @@ def _check_constant(schema: Schema, j: int, key: Any, wanted: Any) -> None:
         known = _raw(schema, j, [low, high]).numbers[:, j]  # NaN is open
         met = not (known[0] > column.centre or known[1] < column.centre)
     else:
-        raw = _raw(schema, j, _listed(wanted))
+        raw = _raw(schema, j, listed(wanted))
         same = schema.unseen_log_mass(raw)[:, j] == 0
         met = bool((same & ~raw.missing()[:, j]).any())
     if not met:

@@ -15,6 +15,7 @@ from skvae._backend import fresh_seed
 from skvae.estimators._conditions import code_conditions, keep_conditions, warn_of_few
 from skvae.estimators._fitted import Fitted
 from skvae.estimators._tables import in_blocks
+from skvae.estimators._wanted import settle
 from skvae.inference.generation import sample_given, sample_rows
 from skvae.inference.imputation import conditional_draws, conditional_mean
 from skvae.inference.intervals import predictive_interval
@@ -177,7 +178,7 @@ class Questions(Fitted):
         if n_imputations is None:
             return self._imputed(X, raw)
         model, coded = self._model_for(raw.dtype), self._encode_holed(raw)
-        check_scalar(n_imputations, "n_imputations", Integral, min_val=1)
+        _check_count(n_imputations, "n_imputations")
         seed = fresh_seed(random_state)
         draws = conditional_draws(model, coded, self._bank, n_imputations, seed)
         source = np.random.default_rng(seed)
@@ -248,6 +249,8 @@ class Questions(Fitted):
         conditions : dict, default=None
             From column names or positions to what the column must hold: a value, a
             set or list of values, or a range as a tuple (low, high), None being open.
+            Dates for columns of dates, booleans for those of 0 and 1, and nothing that
+            the column's data type could not hold.
 
         Returns
         -------
@@ -272,17 +275,18 @@ class Questions(Fitted):
         cells, never by rejection of whole rows.
         """
         check_is_fitted(self)
-        check_scalar(n_samples, "n_samples", Integral, min_val=1)
+        _check_count(n_samples, "n_samples")
         seed = fresh_seed(random_state)
-        if conditions:
-            wanted = code_conditions(self._schema, conditions)
+        settled = settle(self._schema, self._container, conditions or {})
+        if settled:
+            wanted = code_conditions(self._schema, settled)
             coded, effective_size = sample_given(self._model, wanted, n_samples, seed)
             warn_of_few(effective_size, n_samples)
         else:
             coded = sample_rows(self._model, n_samples, seed)
         source = np.random.default_rng(seed)
         values = self._schema.decode(coded, source=source)
-        keep_conditions(self._schema, conditions or {}, values, source)
+        keep_conditions(self._schema, settled, values, source)
         return self._container.restore(values)
 
     # -- keeping it --------------------------------------------------------------
@@ -306,3 +310,10 @@ class Questions(Fitted):
         from skvae.persistence import save
 
         save(self, path)
+
+
+def _check_count(value: Any, name: str) -> None:
+    """Raise where this is no whole number of at least 1; a boolean is none."""
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be an instance of int, not bool: got {value}.")
+    check_scalar(value, name, Integral, min_val=1)

@@ -45,8 +45,8 @@ class Goal:
         Columns of which several values are allowed.
     values : Tensor of shape (n_values, n_sets)
         These values; a column with fewer repeats its last one.
-    allowed : Tensor of shape (n_values, n_sets)
-        Whether it is no such repetition.
+    log_share : Tensor of shape (n_values, n_sets)
+        Log of the share of a value that is wanted; minus infinity of a repetition.
     """
 
     likelihood: TableLikelihood
@@ -56,7 +56,7 @@ class Goal:
     high: Tensor
     columns: Tensor
     values: Tensor
-    allowed: Tensor
+    log_share: Tensor
 
     @classmethod
     def of(
@@ -65,14 +65,15 @@ class Goal:
         low: np.ndarray,
         high: np.ndarray,
         members: Mapping[int, np.ndarray],
+        shares: Mapping[int, np.ndarray] | None = None,
     ) -> Goal:
         """The goal of coded conditions; see `generation.Conditions`."""
         x = np.full(model.n_columns, np.nan)
         # A range of one value is that value.
         x[low == high] = low[low == high]
-        sets = {}
+        sets, log_shares = {}, {}
         for column, given in members.items():
-            values = np.unique(given)
+            values, first = np.unique(given, return_index=True)
             if not len(values):
                 raise ValueError(
                     f"A condition must allow at least one value, got none for coded "
@@ -82,9 +83,14 @@ class Goal:
                 x[column] = values[0]
             else:
                 sets[column] = values
+                share = (shares or {}).get(column, np.ones(len(given)))
+                log_shares[column] = np.log(share[first])
         n_values = max(map(len, sets.values()), default=0)
         padded = [np.pad(v, (0, n_values - len(v)), "edge") for v in sets.values()]
-        allowed = [np.arange(n_values) < len(v) for v in sets.values()]
+        log_share = [
+            np.pad(v, (0, n_values - len(v)), constant_values=-np.inf)
+            for v in log_shares.values()
+        ]
         known = ~np.isnan(x)
 
         def tensor(array: np.ndarray) -> Tensor:
@@ -98,7 +104,7 @@ class Goal:
             tensor(np.where(known, np.inf, high)),
             torch.tensor(list(sets), dtype=torch.int64, device=model.device),
             tensor(np.array(padded).reshape(len(sets), n_values).T),
-            tensor(np.array(allowed).reshape(len(sets), n_values).T) > 0,
+            tensor(np.array(log_share).reshape(len(sets), n_values).T),
         )
 
     def log_mass(self, params: Params) -> Tensor:
@@ -121,13 +127,13 @@ class Goal:
         return torch.where(self.observed > 0, self.x, cells)
 
     def _log_prob_of_values(self, params: Params) -> Tensor:
-        """Log density of each allowed value, (..., n_sets, n_values)."""
+        """Log density of what is wanted of each value, (..., n_sets, n_values)."""
         parts = []
-        for values, allowed in zip(self.values, self.allowed, strict=True):
+        for values, log_share in zip(self.values, self.log_share, strict=True):
             x = torch.zeros_like(self.x[0])
             x[self.columns] = values
             log_prob = self.likelihood.log_prob(params, x)[..., self.columns]
-            parts.append(log_prob.masked_fill(~allowed, -torch.inf))
+            parts.append(log_prob + log_share)
         return torch.stack(parts, -1)
 
 

@@ -54,11 +54,15 @@ class Conditions:
     members : mapping of int to ndarray
         Values that a column may hold: one to equal, or several to choose from. Its
         bounds are infinite.
+    shares : mapping of int to ndarray
+        What share of each of these values is wanted, in its place; absent where each
+        is as a whole.
     """
 
     low: np.ndarray
     high: np.ndarray
     members: Mapping[int, np.ndarray] = field(default_factory=dict)
+    shares: Mapping[int, np.ndarray] = field(default_factory=dict)
 
 
 def sample_given(
@@ -82,7 +86,9 @@ def sample_given(
     ValueError
         Where the conditions have no probability at all.
     """
-    goal = Goal.of(model, conditions.low, conditions.high, conditions.members)
+    goal = Goal.of(
+        model, conditions.low, conditions.high, conditions.members, conditions.shares
+    )
     source = generator(seed, device=model.device)
     codes = condition(model, goal, n_rows, seed)
     chosen = torch.multinomial(codes.weight, n_rows, True, generator=source)

@@ -280,6 +280,10 @@ class Container:
             and hasattr(sparse, str(self.implementation))
         )
 
+    def dtype_of(self, j: int) -> str:
+        """Return the name of a column's data type, as in `dtypes`."""
+        return self.dtypes[j if len(self.dtypes) > 1 else 0]
+
     def with_columns(
         self, table: Any, names: Sequence[Any], values: npt.NDArray[Any]
     ) -> Any:

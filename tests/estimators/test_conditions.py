@@ -284,6 +284,84 @@ def test_infrequent_levels_are_drawn_one_by_one() -> None:
     assert (drawn["town"] == "c").mean() == pytest.approx(0.8, abs=0.04)
 
 
+@cache
+def narrow() -> tuple[VAETransformer, pd.DataFrame]:
+    """A model of columns whose data types hold little."""
+    rng = np.random.default_rng(0)
+    hours = pd.to_timedelta(rng.integers(0, 500, 300), "h")
+    frame = pd.DataFrame(
+        {
+            "small": rng.integers(0, 100, 300).astype("int8"),
+            "single": rng.normal(size=300).astype("float32"),
+            "flag": np.arange(300) % 3 == 0,
+            "one": (np.arange(300) % 2).astype(float),
+            "when": pd.Timestamp("2024-01-01") + hours,
+            "town": rng.choice([*"abcde"], 300, p=[0.4, 0.4, 0.1, 0.06, 0.04]),
+        }
+    )
+    return VAETransformer(1, max_categories=3, **LINEAR).fit(frame), frame
+
+
+@pytest.mark.parametrize(
+    ("conditions", "words"),
+    [
+        ({"small": 200}, r"'small'.*int8.*-128 to 127.*\[200\].*wider"),
+        ({"small": {3, 200}}, r"int8.*\[200\]"),
+        ({"small": (150, None)}, r"int8.*\[150\]"),
+        ({"small": (None, -129)}, r"int8.*\[-129\]"),
+        ({"single": 1e40}, r"'single'.*float32.*1e\+40"),
+        ({"single": (1 / 3, 1 / 3 + 1e-9)}, "'single'.*float32.*two neighbours.*Widen"),
+        ({"small": 5, 0: 5}, "each column once, got 'small' and 0.*Join"),
+        ({1: (0, 1), "single": (0, 2)}, "each column once, got 1 and 'single'"),
+        ({"small": True}, r"'small'.*0 and 1.*\[True\].*Give 1"),
+        ({"single": (False, True)}, r"'single'.*\[False, True\]"),
+        ({"when": 19_730.5}, r"'when', a column of dates.*19730.5.*Timestamp"),
+        ({"single": pd.Timestamp("2024-01-05")}, "'single', a column of numbers"),
+    ],
+    ids=str,
+)
+def test_conditions_are_of_the_column_s_own_type(
+    conditions: dict[Any, Any], words: str
+) -> None:
+    model, _ = narrow()
+    with pytest.raises(ValueError, match=words):
+        model.sample(5, 0, conditions=conditions)
+
+
+def test_conditions_within_the_column_s_own_type_are_kept() -> None:
+    model, _ = narrow()
+    first, last = pd.Timestamp("2024-01-05"), pd.Timestamp("2024-01-06 12:00")
+    wanted = {"small": (90, 200), "single": (0.1, 0.2), "when": (first, last)}
+    rows = model.sample(300, 0, conditions=wanted)
+    assert rows["small"].min() >= 90
+    single = rows["single"].to_numpy().astype(float)
+    assert ((single >= 0.1) & (single <= 0.2)).all()
+    assert rows["when"].between(first, last).all()
+    wanted = {"flag": True, "one": {True}, "when": {first, last.to_pydatetime()}}
+    rows = model.sample(300, 0, conditions=wanted)
+    assert rows["flag"].all()
+    assert (rows["one"] == 1.0).all()
+    assert set(rows["when"]) == {first, last}
+
+
+def test_a_set_of_frequent_and_infrequent_levels_keeps_their_shares() -> None:
+    model, _ = narrow()
+    # Towns c, d and e share a code.
+    rows = model.sample(4000, 0, conditions={"town": {"a", "d", "e"}})
+    free = model.sample(20_000, 1)["town"]
+    share = free[free.isin([*"ade"])].value_counts(normalize=True)
+    for town in "ade":
+        assert (rows["town"] == town).mean() == pytest.approx(share[town], abs=0.025)
+
+
+def test_counts_of_rows_are_no_booleans() -> None:
+    model, frame = narrow()
+    with pytest.raises(TypeError, match=r"n_samples must be an instance of int.*True"):
+        model.sample(True)
+    with pytest.raises(TypeError, match="n_imputations must be an instance of int"):
+        model.impute(frame, n_imputations=True)
+
+
 def test_no_condition_is_none() -> None:
     model, *_ = mixed()
     free = model.sample(5, random_state=0)
