@@ -23,8 +23,8 @@ min_frequency : int or float, default=None
     Rows, or the share of rows, below which a level is grouped with the other
     infrequent ones.
 max_categories : int, default=None
-    Most levels that a column may have before the infrequent ones are grouped; None
-    allows 100.
+    Most levels that a column may have before the infrequent ones are grouped, two or
+    more; None allows 100.
 handle_unknown : {{"missing", "error"}}, default="missing"
     What a level is that the column did not show in `fit`: missing, with a warning, or
     an error.

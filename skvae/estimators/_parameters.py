@@ -85,7 +85,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
         Interval(RealNotInt, 0, 1, closed="neither"),
         None,
     ],
-    "max_categories": [Interval(Integral, 1, None, closed="left"), None],
+    "max_categories": [Interval(Integral, 2, None, closed="left"), None],
     "handle_unknown": [StrOptions({"missing", "error"})],
     "noise": [StrOptions({"auto", "shared", "column", "network"})],
     "hidden_layer_sizes": [

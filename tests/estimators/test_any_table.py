@@ -240,6 +240,14 @@ def test_unknown_levels_of_many_rows_are_told_of_once() -> None:
     assert np.isfinite(scores).all()
 
 
+@pytest.mark.parametrize("most", [0, 1, 2.5])
+def test_a_column_has_two_categories_at_least(most: float) -> None:
+    frame = pd.DataFrame({"a": ["x", "y"] * 10})
+    words = rf"'max_categories'.*range \[2, inf\) or None\. Got {most} instead"
+    with pytest.raises(ValueError, match=words):
+        VAETransformer(max_categories=most).fit(frame)
+
+
 def test_infrequent_levels_share_a_code_and_keep_their_shares() -> None:
     rng = np.random.default_rng(0)
     town = np.repeat(["A", "B", "c", "d", "e"], [60, 40, 8, 4, 2])
