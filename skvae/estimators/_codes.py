@@ -70,7 +70,10 @@ class Codes(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitted):
         Returns
         -------
         rows : table of shape (n_samples, n_features)
-            In the container, dtypes and units that `fit` was given.
+            In the container, dtypes and units that `fit` was given; bounds that a
+            column kept there (0, or 0 and 1) are kept. Dates are rounded to the
+            coarsest of days, hours, minutes, seconds (of UTC) and their parts in which
+            all those of `fit` were whole.
         """
         check_is_fitted(self)
         codes = check_array(X, dtype=FLOATS, force_writeable=True)

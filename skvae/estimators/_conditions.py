@@ -14,13 +14,17 @@ from skvae.estimators._wanted import listed
 from skvae.inference.generation import Conditions
 from skvae.table.containers import Container
 from skvae.table.kinds import COUNTS, KINDS
+from skvae.table.moments import TICKS
 from skvae.table.raw import RawTable
-from skvae.table.schema import Schema
+from skvae.table.schema import Column, Schema
 
 # Kinds without an order of their levels, in which a range means nothing.
 _UNORDERED = ("categorical",)
 # Kinds whose coded cells are whole; the whole numbers of others are rounded draws.
 _WHOLE = ("bernoulli", *COUNTS)
+_TICKS = dict(
+    zip(TICKS, ["days", "hours", "minutes", "seconds", "milliseconds", "microseconds"])
+)
 
 
 def code_conditions(schema: Schema, conditions: Mapping[Any, Any]) -> Conditions:
@@ -99,7 +103,7 @@ def keep_conditions(
             x = rows.numbers[:, j]
             known = _raw(schema, j, listed(wanted)).numbers[:, j]
             if is_range:
-                known = _whole_ends(known) if schema.columns[j].whole else known
+                known = _whole_ends(known, schema.columns[j].per_unit)
                 x[:] = np.fmin(np.fmax(x, known[0]), known[1])  # NaN is open
             else:
                 x[:] = known[np.abs(x[:, None] - known).argmin(axis=1)]
@@ -211,8 +215,9 @@ def _coded(
         can_hold = "values that the column can hold by what it showed in fit"
         if column.levels:
             can_hold = f"levels that the column showed in fit, {list(column.levels)}"
-        elif column.whole:
-            can_hold = "whole numbers that the column can hold by what it showed in fit"
+        elif column.per_unit:
+            can_hold = f"{_grid_name(column)} that the column can hold by what it "
+            can_hold += "showed in fit"
         raise ValueError(
             f"A condition on {key!r} asks for {can_hold}, got "
             f"{unknown or 'an empty set'}."
@@ -238,13 +243,13 @@ def _range(
 ) -> tuple[float, float]:
     column = schema.columns[j]
     known = _ends(wanted, column.kind in _UNORDERED, key, column.kind)
-    if column.whole and not KINDS[column.kind].has_levels:
+    if column.per_unit and not KINDS[column.kind].has_levels:
         numbers = _raw(schema, j, list(known)).numbers[:, j]
-        first, last = _whole_ends(numbers)
+        first, last = _whole_ends(numbers, column.per_unit)
         if first > last and numbers[0] <= numbers[1]:
             raise ValueError(
-                f"A range of {key!r}, a column of whole numbers, holds at least one, "
-                f"got {wanted!r}. Widen it."
+                f"A range of {key!r}, a column of {_grid_name(column)}, holds at least "
+                f"one, got {wanted!r}. Widen it."
             )
     low, high = (
         limit if end is None else _end(schema, j, place, key, end, upper=i == 1)
@@ -255,9 +260,19 @@ def _range(
     return low, high
 
 
-def _whole_ends(ends: np.ndarray) -> np.ndarray:
-    """The first and the last whole number of a range, NaN where it is open."""
-    return np.array([np.ceil(ends[0]), np.floor(ends[1])])
+def _whole_ends(ends: np.ndarray, per_unit: int) -> np.ndarray:
+    """First and last of evenly spaced numbers in a range, NaN where it is open."""
+    if not per_unit:
+        return ends
+    at = ends * per_unit
+    near = np.rint(at)
+    # An end that is one of them but for its rounding.
+    at = np.where(np.abs(at - near) <= per_unit * np.spacing(np.abs(ends)), near, at)
+    return np.array([np.ceil(at[0]), np.floor(at[1])]) / per_unit
+
+
+def _grid_name(column: Column) -> str:
+    return f"whole {_TICKS[column.per_day]}" if column.per_day else "whole numbers"
 
 
 def _end(
@@ -270,8 +285,9 @@ def _end(
     x = raw.numbers[:, [j]]
     if column.kind == "lognormal" and not upper and x[0, 0] <= 0.0:
         return -np.inf  # all that the column can hold lies above
-    if column.whole:
-        x = np.floor(x) if upper else np.ceil(x)
+    if column.per_unit:
+        ends = _whole_ends(np.repeat(x, 2), column.per_unit)
+        x = ends[[[1 if upper else 0]]]
     table = np.full((1, len(schema.columns)), np.nan)
     table[:, [j]] = x
     side = _drawable(schema, place, x[:, 0], schema.encode(table)[:, place])[0]
@@ -282,7 +298,7 @@ def _end(
         )
     if side:
         return np.inf if upper else -np.inf
-    if column.whole and column.kind not in _WHOLE:
-        # Draws are rounded: half a unit more on either side is rounded into the range.
-        table[:, [j]] = x + (0.5 if upper else -0.5)
+    if column.per_unit and column.kind not in _WHOLE:
+        # Draws are rounded: half a step more on either side is rounded into the range.
+        table[:, [j]] = x + (0.5 if upper else -0.5) / column.per_unit
     return float(schema.encode(table)[0, place])

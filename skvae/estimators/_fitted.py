@@ -129,7 +129,6 @@ class Fitted:
         ``coded`` are all its rows; of a sparse table those with holes.
         """
         values = self._schema.decode(coded, source=source)
-        values = self._schema.within_bounds(values)
         if raw.is_sparse:
             return self._container.fill(raw, values)
         return self._container.complete(X, values, raw.missing())

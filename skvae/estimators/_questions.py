@@ -135,7 +135,8 @@ class Questions(Fitted):
         Returns
         -------
         rows : table of shape (n_samples, n_features)
-            In the container, dtypes and units that `fit` was given.
+            In the container, dtypes and units that `fit` was given; bounds that a
+            column kept there (0, or 0 and 1) are kept.
         """
         raw = self._check(X)
         model = self._model_for(raw.dtype)
@@ -166,7 +167,8 @@ class Questions(Fitted):
         -------
         completed : table of shape (n_samples, n_features), or a list of them
             Observed cells are untouched; the others keep the bounds that their column
-            kept in `fit` (0, or 0 and 1).
+            kept in `fit` (0, or 0 and 1), and the unit in which all its dates were
+            whole.
 
         Notes
         -----
@@ -256,7 +258,8 @@ class Questions(Fitted):
         -------
         rows : table of shape (n_samples, n_features)
             In the container, dtypes and units that `fit` was given. Bounds that a
-            column kept in `fit` (0, or 0 and 1) are kept, whole numbers stay whole.
+            column kept in `fit` (0, or 0 and 1) are kept, whole numbers stay whole, and
+            so do dates in days, hours, minutes or seconds (of UTC).
 
         Raises
         ------

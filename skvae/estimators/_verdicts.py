@@ -400,10 +400,7 @@ class Verdicts(BaseVAE):
             self._bank,
             wanted[:, self._schema.active],
         )
-        return [
-            self._schema.within_bounds(self._schema.decode(points))
-            for points in (middle, low, high)
-        ]
+        return [self._schema.decode(points) for points in (middle, low, high)]
 
 
 def _told(name: str, raw: RawTable, points: list[RawTable], i: int, j: int) -> str:

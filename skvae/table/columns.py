@@ -42,6 +42,9 @@ class Column:
         So many levels at the end share the last code.
     whole : bool
         Whether all observed values are whole numbers.
+    per_day : int
+        Of dates, the fewest ticks of a day that all observed ones fall on: whole
+        days, hours, minutes, seconds, milli- or microseconds; 0 of other columns.
     density : str or None
         The model's name for the distribution of the coded values; None is that of
         its kind.
@@ -62,9 +65,15 @@ class Column:
     shares: tuple[float, ...] = ()
     n_rare: int = 0
     whole: bool = False
+    per_day: int = 0
     density: str | None = None
     novelty: float = 1.0
     unlearned: tuple[Any, ...] = ()
+
+    @property
+    def per_unit(self) -> int:
+        """How many values, evenly spaced, a unit or a day has; 0 where all are."""
+        return self.per_day or int(self.whole)
 
     @property
     def is_text(self) -> bool:
@@ -83,6 +92,7 @@ class Column:
             low=min(self.low, float(statistics.low[j])),
             high=max(self.high, float(statistics.high[j])),
             whole=self.whole and bool(statistics.whole[j]),
+            per_day=max(self.per_day, statistics.per_day.get(j, 0)),
         )
 
 
@@ -115,6 +125,7 @@ def learn_columns(
             low=float(low[j]),
             high=float(high[j]),
             whole=bool(statistics.whole[j]) and j not in statistics.text,
+            per_day=statistics.per_day.get(j, 0),
             density="student_t" if heavy else None,
         )
         if KINDS[kind].has_levels or (kind == "constant" and j in statistics.text):

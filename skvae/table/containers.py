@@ -171,7 +171,8 @@ class Container:
             if cells.numbers is not None:
                 numbers[:, j] = cells.numbers
         text = {j: c.text for j, c in enumerate(columns) if c.text is not None}
-        return RawTable(numbers, text)
+        dated = {j for j, c in enumerate(columns) if c.dtype.startswith("date")}
+        return RawTable(numbers, text, moments=frozenset(dated))
 
     def restore(self, values: TableLike, *, like: Any = None) -> Any:
         """Return `values` in this container.
@@ -350,7 +351,8 @@ def _read_frame(frame: nw.DataFrame[Any], container: Container) -> RawTable:
             categories[j] = container.levels[j]
             if container.ordered[j]:
                 ordered.add(j)
-    return RawTable(numbers, text, categories, frozenset(ordered))
+    dated = {j for j, own in enumerate(container.dtypes) if own.startswith("date")}
+    return RawTable(numbers, text, categories, frozenset(ordered), frozenset(dated))
 
 
 def _array_of(X: Any) -> npt.NDArray[Any]:

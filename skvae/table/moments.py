@@ -11,6 +11,7 @@ __all__ = [
     "FIRST_ROWS",
     "check_finite",
     "checked_weight",
+    "ticks_per_day",
     "weighted_quantiles",
     "whole_columns",
     "within_unit",
@@ -20,6 +21,9 @@ Array = npt.NDArray[np.float64]
 
 FIRST_ROWS = 256
 """Rows looked at before all are: few columns of real numbers look whole for long."""
+
+TICKS = (1, 24, 1440, 86_400, 86_400_000, 86_400_000_000)
+"""Ticks of a day that dates and times may fall on: days to microseconds."""
 
 QUANTILE_SLACK = 1e-10
 """Relative slack for ranks, above the rounding of a sum of SAMPLE_ROWS weights."""
@@ -64,6 +68,22 @@ def whole_columns(x: Array) -> npt.NDArray[np.bool_]:
     if len(x) > FIRST_ROWS and whole.any():
         whole[whole] = is_whole(x[:, whole])
     return whole
+
+
+def ticks_per_day(days: Array) -> int:
+    """Return the fewest ticks of a day that all moments fall on, NaN aside.
+
+    Days, hours, minutes, seconds, milliseconds, else microseconds: no coded time is
+    finer.
+    """
+    seen = days[~np.isnan(days)]
+    # Half a microsecond, or the rounding of far-off days.
+    near = np.maximum(0.5 / TICKS[-1], np.spacing(np.abs(seen)))
+    for ticks in TICKS[:-1]:
+        at = seen * ticks
+        if (np.abs(at - np.rint(at)) <= near * ticks).all():
+            return ticks
+    return TICKS[-1]
 
 
 def within_unit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,6 +33,8 @@ class RawTable:
         () where the type has none.
     ordered : frozenset of int
         Columns whose categories are ordered.
+    moments : frozenset of int
+        Columns of dates and times.
 
     Examples
     --------
@@ -45,6 +47,7 @@ class RawTable:
     text: Mapping[int, npt.NDArray[np.object_]] = field(default_factory=dict)
     categories: Mapping[int, tuple[Any, ...]] = field(default_factory=dict)
     ordered: frozenset[int] = frozenset()
+    moments: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, X: TableLike) -> RawTable:
@@ -88,7 +91,7 @@ class RawTable:
     def take(self, rows: Any) -> RawTable:
         """Return some rows: a slice, positions or a mask. Slices copy nothing."""
         text = {j: labels[rows] for j, labels in self.text.items()}
-        return RawTable(self.numbers[rows], text, self.categories, self.ordered)
+        return replace(self, numbers=self.numbers[rows], text=text)
 
     def dense(self) -> npt.NDArray[Any]:
         """Return the numbers as an array; a copy only where they are sparse."""

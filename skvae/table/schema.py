@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -330,9 +330,13 @@ class Schema:
         coded : array-like, shape (n, n_active)
         source : numpy.random.Generator, optional
             For drawn rows. A code that levels share then gives one of them by its
-            share, else the likeliest; columns of whole numbers are rounded; and
-            columns observed in [0, 1], at or above 0, at or below 0 are kept there.
-            Without it nothing is rounded, and counts alone are kept at or above 0.
+            share, else the likeliest; and columns of whole numbers are rounded.
+
+        Notes
+        -----
+        Columns observed in [0, 1], at or above 0, at or below 0 are kept there. Dates
+        are rounded to the coarsest of days, hours, minutes, seconds, milli- and
+        microseconds in which all observed ones of their column were whole.
         """
         values = np.asarray(coded)
         _check_width(values.shape, len(self.active), "A coded table")
@@ -341,9 +345,8 @@ class Schema:
         for group in self._layout.groups:
             y = as_floats(values[:, group.coded_place])
             x = group.coding.decode(y, group.centre, group.scale)
-            if source is not None:
-                x = self._in_character(x, group.positions)
-            numbers[:, group.place] = x
+            drawn = source is not None
+            numbers[:, group.place] = self._in_character(x, group.positions, drawn)
         for own in self._layout.levels:
             cells = own.book.decode(as_floats(values[:, own.coded]), source)
             if own.is_text:
@@ -405,22 +408,17 @@ class Schema:
                     )
         return raw
 
-    def within_bounds(self, raw: RawTable) -> RawTable:
-        """Draw cells in to the bounds that their columns never left: 0, or 0 and 1."""
-        numbers = np.clip(raw.numbers, *self._bounds(np.arange(len(self.columns))))
-        return replace(raw, numbers=numbers)
-
-    def _bounds(self, at: npt.NDArray[np.intp]) -> tuple[Array, Array]:
-        low = np.array([self.columns[j].low for j in at])
-        high = np.array([self.columns[j].high for j in at])
+    def _in_character(self, x: Array, at: npt.NDArray[np.intp], drawn: bool) -> Array:
+        """Round dates and drawn whole numbers, and keep bounds that were never left."""
+        own = [self.columns[j] for j in at]
+        per_unit = np.array([c.per_unit if drawn else c.per_day for c in own])
+        grid = np.maximum(per_unit, 1)
+        low, high = np.array([c.low for c in own]), np.array([c.high for c in own])
         floor = np.where(low >= 0, 0.0, -np.inf)
         ceiling = np.where((low >= 0) & (high <= 1), 1.0, np.inf)
-        return floor, np.where(high <= 0, 0.0, ceiling)
-
-    def _in_character(self, x: Array, at: npt.NDArray[np.intp]) -> Array:
-        """Round whole-number columns, and keep bounds that were never left."""
-        whole = np.array([self.columns[j].whole for j in at])
-        return np.clip(np.where(whole, np.rint(x), x), *self._bounds(at))
+        ceiling = np.where(high <= 0, 0.0, ceiling)
+        rounded = np.where(per_unit > 0, np.rint(x * grid) / grid, x)
+        return np.clip(rounded, floor, ceiling)
 
     @cached_property
     def _layout(self) -> Layout:

@@ -15,6 +15,7 @@ from skvae.table.moments import (
     FIRST_ROWS,
     check_finite,
     checked_weight,
+    ticks_per_day,
     weighted_quantiles,
     whole_columns,
     within_unit,
@@ -91,6 +92,8 @@ class Statistics:
         Columns that hold text. Their moments are 0 and their bounds NaN.
     categories, ordered : dict of int to tuple, frozenset of int
         As in `RawTable`.
+    per_day : dict of int to int
+        Of the columns of dates, the fewest ticks of a day that all fall on.
     sample_rows : int
         Most rows that `sample` may keep.
 
@@ -120,6 +123,7 @@ class Statistics:
     text: frozenset[int] = frozenset()
     categories: Mapping[int, tuple[Any, ...]] = field(default_factory=dict)
     ordered: frozenset[int] = frozenset()
+    per_day: Mapping[int, int] = field(default_factory=dict)
     sample_rows: int = SAMPLE_ROWS
 
     @classmethod
@@ -212,6 +216,10 @@ class Statistics:
             text=self.text | other.text,
             categories={**other.categories, **self.categories},
             ordered=self.ordered | other.ordered,
+            per_day={
+                j: max(self.per_day.get(j, 1), other.per_day.get(j, 1))
+                for j in sorted({*self.per_day, *other.per_day})
+            },
             sample_rows=min(self.sample_rows, other.sample_rows),
         )._trimmed()
 
@@ -315,6 +323,7 @@ def _of_block(
         text=frozenset(j for j in raw.text if count[j]),
         categories=raw.categories,
         ordered=raw.ordered,
+        per_day={j: ticks_per_day(x[:, j]) for j in sorted(raw.moments)},
     )._trimmed()
 
 

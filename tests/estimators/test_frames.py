@@ -140,3 +140,40 @@ def test_pandas_nullable_dtypes(cls: type[Estimator]) -> None:
     completed = estimator.impute(holes)
     assert dtypes(completed) == dtypes(frame)
     assert not completed.isna().any(axis=None)
+
+
+def test_all_rows_keep_bounds_and_units() -> None:
+    rng = np.random.default_rng(0)
+    code = rng.normal(size=200)
+    near = code[:, None] + 0.3 * rng.normal(size=(200, 3))
+    hours = pd.to_timedelta(np.rint(200 * near[:, 2]), "h")
+    frame = pd.DataFrame(
+        {
+            "pay": np.exp(2.0 * near[:, 0]),
+            "share": 1.0 / (1.0 + np.exp(-3.0 * near[:, 1])),
+            "when": pd.Timestamp("2024-01-01", tz="UTC") + hours,
+            "free": near[:, 1],
+        }
+    )
+    holed = frame.copy()
+    holed.loc[::2, "pay"] = np.nan
+    holed.loc[::3, "share"] = np.nan
+    holed.loc[::5, "when"] = pd.NaT
+    model = VAETransformer(1, hidden_layer_sizes=(), random_state=0).fit(frame)
+    far = model.inverse_transform(np.linspace(-9.0, 9.0, 50)[:, None])
+    assert far["free"].min() < frame["free"].min()
+    results = [
+        far,
+        model.reconstruct(frame),
+        model.sample(200, random_state=0),
+        model.impute(holed),
+        *model.impute(holed, 2, random_state=0),
+        *model.predictive_interval(holed[:20]),
+    ]
+    for rows in results:
+        assert rows["pay"].min() >= 0.0
+        assert rows["share"].between(0.0, 1.0).all()
+        assert (rows["when"] == rows["when"].dt.floor("h")).all()
+        assert rows.dtypes.equals(frame.dtypes)
+    assert far["pay"].min() == 0.0
+    assert far["share"].max() == 1.0

@@ -8,12 +8,13 @@ import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from scipy import stats
 
-from skvae.table import Schema, Statistics
-from skvae.table.raw import RawTable
+from skvae.table import Container, Schema, Statistics
+from skvae.table.moments import TICKS
 
 NAN = float("nan")
 
@@ -218,12 +219,12 @@ def test_kinds_places_and_bounds_of_a_mixed_table() -> None:
     np.testing.assert_array_equal(schema.decode(schema.encode(X)).numbers[:, 1], 7.0)
 
 
-def test_decode_clips_nothing() -> None:
+def test_decode_clips_nothing_but_0_and_1() -> None:
     X = mixed_table()
     schema = Schema.learn(X)
     far = schema.decode(np.full((1, 5), 30.0)).numbers[0]
     assert np.all(far[[0, 3, 4, 5]] > np.nanmax(X[:, [0, 3, 4, 5]], axis=0))
-    assert far[2] == 30.0
+    assert far[2] == 1.0
 
 
 def test_duplicate_columns_are_coded_alike() -> None:
@@ -319,5 +320,25 @@ def test_encode_leaves_its_argument_alone() -> None:
 def test_bounds_are_those_that_columns_never_left() -> None:
     X = np.array([[0.0, 0.25, -1.0, -3.0], [5.0, 0.75, 1.0, -1.0], [2.0, 0.5, 0.5, -2]])
     out = np.array([[-1.0, 1.5, -9.0, 2.0], [9.0, -0.5, 9.0, -9.0]])
-    kept = Schema.learn(X).within_bounds(RawTable.of(out)).numbers
-    assert kept.tolist() == [[0.0, 1.0, -9.0, 0.0], [9.0, 0.0, 9.0, -9.0]]
+    schema = Schema.learn(X)
+    kept = schema.decode(schema.encode(out)).numbers
+    np.testing.assert_allclose(kept, [[0, 1, -9, 0], [9, 0, 9, -9]], atol=1e-14)
+
+
+@pytest.mark.parametrize("unit", ["D", "h", "m", "s", "ms", "us"])
+def test_dates_are_rounded_to_the_unit_that_all_share(unit: str) -> None:
+    first = np.datetime64("1965-03-01", unit)
+    observed = first + np.random.default_rng(0).integers(0, 10**6, 200)
+    observed[0] = first + 1  # no coarser unit
+    frame = pd.DataFrame({"when": observed.astype("datetime64[us]")})
+    raw, n = Container.read(frame), 100
+    parts = [Statistics.of(raw.take(rows)) for rows in (slice(n), slice(n, None))]
+    for statistics in (parts[0].merge(parts[1]), parts[1].merge(parts[0])):
+        schema = Schema.from_statistics(statistics)
+        coded = np.random.default_rng(1).normal(size=(50, 1))
+        days = schema.decode(coded)
+        when = Container.of(frame).restore(days)["when"].to_numpy()
+        assert (when == when.astype(f"datetime64[{unit}]")).all()
+        exact = schema.columns[0].centre + coded[:, 0] * schema.columns[0].scale
+        step = 1 / TICKS[["D", "h", "m", "s", "ms", "us"].index(unit)]
+        assert np.abs(days.numbers[:, 0] - exact).max() <= 0.5 * step + 1e-9
