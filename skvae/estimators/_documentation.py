@@ -21,7 +21,7 @@ categorical_features : "from_dtype", array-like or None, default="from_dtype"
     positions or a mask of them beside these. None takes columns of text alone.
 min_frequency : int or float, default=None
     Rows, or the share of rows, below which a level is grouped with the other
-    infrequent ones.
+    infrequent ones. Ordinal columns keep all levels, of which they hold at most 1000.
 max_categories : int, default=None
     Most levels that a column may have before the infrequent ones are grouped, two or
     more; None allows 100.

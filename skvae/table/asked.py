@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from skvae.table.kinds import COUNTS, KINDS, LEVELLED, REQUESTABLE
-from skvae.table.levels import order_levels
+from skvae.table.levels import MAX_ORDERED, order_levels
 from skvae.table.statistics import Statistics
 
 __all__ = [
@@ -201,6 +201,12 @@ def resolve_kinds(
                 f"A {kind} column {KINDS[kind].rule}, but {label(labels[j], j)} "
                 f"holds such values as {_offending(statistics, kind, j)}; choose "
                 f"likelihood={continuous!r} or 'auto' for it, or recode it."
+            )
+        if kinds[-1] == "ordinal" and len(levels) > MAX_ORDERED:
+            raise ValueError(
+                f"An ordinal column holds at most {MAX_ORDERED} levels, but "
+                f"{label(labels[j], j)} holds {len(levels)}; merge neighbours, or "
+                "choose likelihood='categorical' for it, which groups infrequent ones."
             )
     _check_block(kinds, labels)
     return kinds

@@ -14,6 +14,7 @@ from skvae.table.cells import plain_level
 
 __all__ = [
     "MAX_LEVELS",
+    "MAX_ORDERED",
     "Codebook",
     "Grouping",
     "count_levels",
@@ -27,6 +28,9 @@ Array = npt.NDArray[np.float64]
 MAX_LEVELS = 100
 """Codes of a categorical column where the user sets no limit: a column of names or
 keys then costs no more than this."""
+
+MAX_ORDERED = 1000
+"""Levels of an ordinal column: all have a code, and draws look at each of them."""
 
 
 def count_levels(

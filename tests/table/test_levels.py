@@ -288,3 +288,24 @@ def test_a_sparse_table_comes_back_sparse() -> None:
     assert type(back) is type(table)
     assert back.dtype == table.dtype
     np.testing.assert_array_equal(back.toarray(), table.toarray())
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_ordinal_columns_keep_their_levels_up_to_a_thousand(asked: bool) -> None:
+    values = np.arange(1001.0)
+    raw = RawTable(
+        np.column_stack([values, values]),
+        categories={} if asked else {0: ()},
+        ordered=frozenset() if asked else frozenset([0]),
+    )
+    likelihood = {0: "ordinal"} if asked else "auto"
+    words = "ordinal column holds at most 1000 levels.*column 0 holds 1001.*categorical"
+    with pytest.raises(ValueError, match=words):
+        Schema.learn(raw, likelihood=likelihood)
+    schema = Schema.learn(
+        raw.take(slice(1000)), likelihood=likelihood, max_categories=5
+    )
+    assert [schema.columns[0].kind, schema.columns[0].n_rare] == ["ordinal", 0]
+    assert len(schema.columns[0].levels) == 1000
+    grouped = Schema.learn(raw, likelihood={0: "categorical"})
+    assert grouped.columns[0].n_rare == 902
