@@ -17,6 +17,8 @@ from skvae.model.terms import Terms
 # Doublings that reach any number that a cell can hold; steps that find any quantile in
 # between, most of them in five to ten.
 _DOUBLINGS, _STEPS = 60, 200
+# Normal deviates within which a quantile is found.
+_CLOSE = 1e-10
 
 
 def predictive_interval(
@@ -44,11 +46,11 @@ def predictive_interval(
     tail = 0.5 * (1.0 - coverage)
 
     def reading(terms: Terms) -> tuple[Tensor, Tensor]:
-        expected = expected_cells(terms)
-        likeliest = model.likelihood.decide(expected)
+        likeliest = model.likelihood.decide(expected_cells(terms))
         ordered = torch.tensor(model.likelihood.ordered, device=likeliest.device)
+        spread = _spread(terms, likeliest)
         low, high = (
-            torch.where(ordered, _quantile(terms, likeliest, level), likeliest)
+            torch.where(ordered, _quantile(terms, likeliest, spread, level), likeliest)
             for level in (tail, 1.0 - tail)
         )
         return low, high
@@ -57,34 +59,49 @@ def predictive_interval(
     return low, high
 
 
-def _quantile(terms: Terms, start: Tensor, level: float) -> Tensor:
+def _spread(terms: Terms, centre: Tensor) -> Tensor:
+    """About the standard deviation of each cell, (rows, columns); of codes, one."""
+    likelihood = terms.likelihood
+    continuous = torch.tensor(likelihood.continuous, device=centre.device)
+    location = terms.of_draws(likelihood.collapse(likelihood.mean(terms.params)))
+    away = (location - centre).square()[..., continuous]
+    own = terms.of_draws(likelihood.variance(terms.params))
+    spread = torch.ones_like(centre)
+    spread[:, continuous] = torch.einsum("lr,lrc->rc", terms.weight, away + own).sqrt()
+    return spread
+
+
+def _quantile(terms: Terms, centre: Tensor, spread: Tensor, level: float) -> Tensor:
     """Least cell (rows, columns) up to which that much probability lies.
 
     Parameters
     ----------
     terms : Terms
-    start : Tensor of shape (rows, columns)
-        Where to look first.
+    centre, spread : Tensor of shape (rows, columns)
+        Where most of the probability lies: what is sought is sought there first.
     level : float
     """
     likelihood = terms.likelihood
-    whole = torch.tensor(likelihood.continuous, device=start.device).logical_not()
-    most = 1.0 - torch.finfo(start.dtype).eps
+    whole = torch.tensor(likelihood.continuous, device=centre.device).logical_not()
+    most = 1.0 - torch.finfo(centre.dtype).eps
     target = float(ndtri(level))
+    start, width = torch.where(whole, centre, centre + target * spread), 0.2 * spread
 
     def beyond(x: Tensor) -> Tensor:
         # In normal deviates: of a cell that is nearly normal, nearly linear in x.
         below = terms.of_draws(likelihood.cdf(terms.params, x))
         mixed = torch.einsum("lr,lrc->rc", terms.weight, below)
         # Nothing is sought in columns without an order: it is there at once.
-        mixed = torch.where(mixed.isnan(), (x >= start).to(x.dtype), mixed)
+        mixed = torch.where(mixed.isnan(), (x >= centre).to(x.dtype), mixed)
         least = torch.finfo(mixed.dtype).tiny
         return torch.special.ndtri(mixed.clamp(least, most)) - target
 
-    return _root(beyond, start, whole)
+    return _root(beyond, start, torch.where(whole, 1.0, width), whole)
 
 
-def _root(beyond: Callable[[Tensor], Tensor], start: Tensor, whole: Tensor) -> Tensor:
+def _root(
+    beyond: Callable[[Tensor], Tensor], start: Tensor, width: Tensor, whole: Tensor
+) -> Tensor:
     """Where increasing functions pass zero, elementwise.
 
     The secant through the ends of a bracket, of which an end that stays twice counts
@@ -94,8 +111,8 @@ def _root(beyond: Callable[[Tensor], Tensor], start: Tensor, whole: Tensor) -> T
     ----------
     beyond : callable
         Its value at one point for each function.
-    start : Tensor
-        A point for each function.
+    start, width : Tensor
+        A point for each function, and how far from it to look first.
     whole : Tensor
         Where to search the whole numbers only, for the first at which it is passed.
     """
@@ -103,14 +120,14 @@ def _root(beyond: Callable[[Tensor], Tensor], start: Tensor, whole: Tensor) -> T
     def on_grid(x: Tensor) -> Tensor:
         return torch.where(whole, x.floor(), x)
 
-    eps, width = torch.finfo(start.dtype).eps, 1.0
+    eps = torch.finfo(start.dtype).eps
     low, high = on_grid(start - width), on_grid(start + width)
     at_low, at_high = beyond(low), beyond(high)
     for _ in range(_DOUBLINGS):
         above, under = at_low >= 0.0, at_high < 0.0
         if not bool((above | under).any()):
             break
-        width *= 2.0
+        width = 2.0 * width
         low = torch.where(above, on_grid(start - width), low)
         high = torch.where(under, on_grid(start + width), high)
         at_low, at_high = beyond(low), beyond(high)
@@ -126,7 +143,7 @@ def _root(beyond: Callable[[Tensor], Tensor], start: Tensor, whole: Tensor) -> T
             middle = torch.where(whole, middle, secant.clamp(low, high))
         middle = on_grid(middle)
         at_middle = beyond(middle)
-        hit = ~whole & (at_middle.abs() <= 1e3 * eps)
+        hit = ~whole & (at_middle.abs() <= _CLOSE)
         up, down = open_ & ((at_middle < 0.0) | hit), open_ & ((at_middle >= 0.0) | hit)
         at_high = torch.where(up & (last > 0.0), 0.5 * at_high, at_high)
         at_low = torch.where(down & (last < 0.0), 0.5 * at_low, at_low)

@@ -139,6 +139,7 @@ def test_roots_are_found_far_off_and_on_the_whole_numbers() -> None:
     def beyond(x: torch.Tensor) -> torch.Tensor:
         return torch.asinh(x - root) + 0.3 * torch.tanh(x - root)
 
-    found = _root(beyond, torch.zeros(6).double(), whole)
+    start, width = torch.zeros(6).double(), torch.ones(6).double()
+    found = _root(beyond, start, width, whole)
     np.testing.assert_allclose(found[:3], root[:3], rtol=1e-9, atol=1e-9)
     np.testing.assert_array_equal(found[3:], [12345.0, 0.0, 8.0])

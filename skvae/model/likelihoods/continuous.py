@@ -134,6 +134,11 @@ class Gaussian(Continuous):
         torch.add(constant, by_log_scale, alpha=-0.5, out=log_prob)
         torch.addcmul(-share, share, by_log_scale, out=by_log_scale)
 
+    def cdf(self, params: Params, x: Tensor) -> Tensor:
+        # The same as exp(log_ndtr), tails included, in a fraction of the time.
+        t = (x - params[0]) / (2.0 * self.variance(params)).sqrt()
+        return 0.5 * torch.special.erfc(-t)
+
     def sample(self, params: Params, generator: torch.Generator) -> Tensor:
         unit = normal(params[0], generator)
         return params[0] + unit * self.variance(params).sqrt()
