@@ -31,6 +31,7 @@ from skvae.estimators.anomaly import VAEAnomalyDetector
 from skvae.estimators.imputer import VAEImputer
 from skvae.estimators.transformer import VAETransformer
 from skvae.inference.aggregate import Aggregate
+from skvae.inference.donors import Donors
 from skvae.model.incomplete import Completion
 from skvae.model.latent import LatentModel
 from skvae.table.containers import Container
@@ -45,7 +46,8 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     cls.__name__: cls for cls in (VAETransformer, VAEAnomalyDetector, VAEImputer)
 }
 RECORDS: dict[str, type[Any]] = {
-    cls.__name__: cls for cls in (Schema, Column, Container, Completion, Aggregate)
+    cls.__name__: cls
+    for cls in (Schema, Column, Container, Completion, Aggregate, Donors)
 }
 
 # The digest stands inside what it is a digest of, which for that is written with zeros

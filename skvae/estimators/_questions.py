@@ -16,6 +16,7 @@ from skvae.estimators._conditions import code_conditions, keep_conditions, warn_
 from skvae.estimators._fitted import Fitted
 from skvae.estimators._tables import in_blocks
 from skvae.estimators._wanted import settle
+from skvae.inference.donors import Donors
 from skvae.inference.generation import sample_given, sample_rows
 from skvae.inference.imputation import conditional_draws, conditional_mean
 from skvae.inference.intervals import predictive_interval
@@ -25,6 +26,9 @@ from skvae.table.raw import RawTable
 
 class Questions(Fitted):
     """Methods of a fitted model; `_base` holds how it is fitted."""
+
+    # What else than the prior says where the codes of rows with holes lie.
+    _donors: Donors | None = None
 
     # -- how likely --------------------------------------------------------------
 
@@ -182,7 +186,9 @@ class Questions(Fitted):
         model, coded = self._model_for(raw.dtype), self._encode_holed(raw)
         _check_count(n_imputations, "n_imputations")
         seed = fresh_seed(random_state)
-        draws = conditional_draws(model, coded, self._bank, n_imputations, seed)
+        draws = conditional_draws(
+            model, coded, self._bank, n_imputations, seed, self._donors
+        )
         source = np.random.default_rng(seed)
         return [self._completed(X, raw, draw, source) for draw in draws]
 
@@ -193,7 +199,8 @@ class Questions(Fitted):
     def _imputed(self, X: Any, raw: RawTable) -> Any:
         """The table X, whose cells these are, with holes at their conditional mean."""
         model, coded = self._model_for(raw.dtype), self._encode_holed(raw)
-        return self._completed(X, raw, conditional_mean(model, coded, self._bank))
+        means = conditional_mean(model, coded, self._bank, self._donors)
+        return self._completed(X, raw, means)
 
     def predictive_interval(self, X: Any, coverage: float = 0.9) -> tuple[Any, Any]:
         """Where the model expects each cell, given the observed cells of its row.
@@ -224,7 +231,9 @@ class Questions(Fitted):
         model = self._model_for(raw.dtype)
 
         def answer(part: RawTable, coded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return predictive_interval(model, coded, self._bank, float(coverage))
+            return predictive_interval(
+                model, coded, self._bank, float(coverage), self._donors
+            )
 
         low, high = (
             self._schema.decode(b) for b in in_blocks(raw, self._encode, answer)

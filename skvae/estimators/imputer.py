@@ -17,6 +17,7 @@ from skvae.estimators._documentation import documented
 from skvae.estimators._parameters import DENSITY, ENSEMBLE, Defaults
 from skvae.estimators._tables import PRESERVED_DTYPES
 from skvae.estimators._training import Training
+from skvae.inference.aggregate import learn_donors
 from skvae.model.latent import LatentModel
 from skvae.training.history import History
 
@@ -230,6 +231,15 @@ class VAEImputer(TransformerMixin, BaseVAE):
         # TransformerMixin has just made them afresh.
         tags.transformer_tags.preserves_dtype = list(PRESERVED_DTYPES)
         return tags
+
+    def _answering(
+        self, training: Training, model: LatentModel, learned: np.ndarray
+    ) -> dict[str, Any]:
+        answering = super()._answering(training, model, learned)
+        coded, donors = training.coded, None
+        if self.prior == "normal":
+            donors = learn_donors(model, coded.values, coded.weight, training.seed)
+        return {**answering, "_donors": donors}
 
     def _fitted(
         self,

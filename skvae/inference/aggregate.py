@@ -1,4 +1,4 @@
-"""The density of training codes: as a score, and as a prior.
+"""The density of training codes: as a score, as a prior, and where holes are filled.
 
 Posteriors of training rows are kept, no rows.
 """
@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from skvae._backend import as_array, as_tensor, sample_positions
+from skvae.inference.donors import Donors, mark_rows
 from skvae.inference.scoring import ReconstructionProbability, read
 from skvae.model.latent import LatentModel
 from skvae.model.priors import AggregatePosterior
@@ -84,3 +85,14 @@ def aggregate_posterior(
         as_tensor(np.ascontiguousarray(c.swapaxes(0, 1)), dtype, device) for c in codes
     )
     return AggregatePosterior(mean, log_variance)
+
+
+def learn_donors(
+    model: LatentModel, coded: Coded, weight: np.ndarray | None, seed: int
+) -> Donors:
+    """The codes of training rows, for the holes of others."""
+    part = sample_positions(len(coded), _POSTERIORS, seed)
+    codes = aggregate_posterior(model, coded, seed).mean
+    share = np.ones(len(part)) if weight is None else weight[part]
+    log_share = np.log(share / share.sum())
+    return Donors(as_array(codes), log_share, mark_rows(coded[part]))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from skvae._backend import generator
+from skvae.inference.donors import Donors
 from skvae.inference.scoring import read_weighted
 from skvae.model.latent import LatentModel
 from skvae.model.terms import Terms
@@ -23,7 +24,10 @@ def expected_cells(terms: Terms) -> Tensor:
 
 
 def conditional_mean(
-    model: LatentModel, coded: np.ndarray, bank: np.ndarray
+    model: LatentModel,
+    coded: np.ndarray,
+    bank: np.ndarray,
+    donors: Donors | None = None,
 ) -> np.ndarray:
     """E[x | observed cells] of rows with holes, of categories the likeliest.
 
@@ -39,12 +43,17 @@ def conditional_mean(
     means = coded.copy()
     holed = np.isnan(coded).any(1)
     if holed.any():
-        (means[holed],) = read_weighted(model, coded[holed], bank, reading)
+        (means[holed],) = read_weighted(model, coded[holed], bank, reading, donors)
     return means
 
 
 def conditional_draws(
-    model: LatentModel, coded: np.ndarray, bank: np.ndarray, n_draws: int, seed: int
+    model: LatentModel,
+    coded: np.ndarray,
+    bank: np.ndarray,
+    n_draws: int,
+    seed: int,
+    donors: Donors | None = None,
 ) -> np.ndarray:
     """Draws from p(x | observed cells) by sampling-importance-resampling.
 
@@ -69,6 +78,6 @@ def conditional_draws(
     draws = np.repeat(coded[None], n_draws, axis=0)
     holed = np.isnan(coded).any(1)
     if holed.any():
-        (drawn,) = read_weighted(model, coded[holed], bank, reading)
+        (drawn,) = read_weighted(model, coded[holed], bank, reading, donors)
         draws[:, holed] = drawn.swapaxes(0, 1)
     return draws

@@ -9,6 +9,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
+from skvae.inference.donors import Donors
 from skvae.inference.imputation import expected_cells
 from skvae.inference.scoring import read_weighted
 from skvae.model.latent import LatentModel
@@ -22,7 +23,11 @@ _CLOSE = 1e-10
 
 
 def predictive_interval(
-    model: LatentModel, coded: np.ndarray, bank: np.ndarray, coverage: float
+    model: LatentModel,
+    coded: np.ndarray,
+    bank: np.ndarray,
+    coverage: float,
+    donors: Donors | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Quantiles of each cell's predictive distribution given the observed cells.
 
@@ -37,6 +42,7 @@ def predictive_interval(
     bank : ndarray of shape (n_draws, n_components)
     coverage : float
         In (0, 1): as much is left out below as above.
+    donors : Donors or None
 
     Returns
     -------
@@ -55,7 +61,7 @@ def predictive_interval(
         )
         return low, high
 
-    low, high = read_weighted(model, coded, bank, reading)
+    low, high = read_weighted(model, coded, bank, reading, donors)
     return low, high
 
 

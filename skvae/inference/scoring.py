@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from skvae._backend import as_array, as_tensor
+from skvae.inference.donors import Donors
 from skvae.inference.proposals import propose
 from skvae.model.latent import LatentModel
 from skvae.model.terms import Terms
@@ -171,6 +172,7 @@ def read(
     reading: Reading,
     *,
     n_prior: int = 0,
+    donors: Donors | None = None,
 ) -> tuple[np.ndarray, ...]:
     """Read the terms of all rows with bounded extra memory.
 
@@ -186,6 +188,8 @@ def read(
         Terms to tensors whose first axis is the rows'.
     n_prior : int
         Draws of the prior to add, for a reading that weighs draws by importance.
+    donors : Donors or None
+        What else to draw from for rows with holes, for such a reading.
 
     Returns
     -------
@@ -195,7 +199,7 @@ def read(
     holed = np.isnan(coded).any(axis=1)
     if not holed.any():
         return _gather(reading, _complete(model, coded, bank, n_prior))
-    with_holes = _gather(reading, _holed(model, coded[holed], bank, n_prior))
+    with_holes = _gather(reading, _holed(model, coded[holed], bank, n_prior, donors))
     if holed.all():
         return with_holes
     complete = _gather(reading, _complete(model, coded[~holed], bank, n_prior))
@@ -223,7 +227,11 @@ def _complete(
 
 
 def _holed(
-    model: LatentModel, coded: np.ndarray, bank: np.ndarray | None, n_prior: int
+    model: LatentModel,
+    coded: np.ndarray,
+    bank: np.ndarray | None,
+    n_prior: int,
+    donors: Donors | None,
 ) -> Iterator[Terms]:
     """Terms of rows with holes, chunk by chunk."""
     n_draws = 1 if bank is None else len(bank) + n_prior
@@ -231,7 +239,8 @@ def _holed(
     n_decoded = max(n_draws, 1 + model.n_components)
     for x in _chunks(model, coded, n_decoded, _HOLED_CHUNK):
         observed = (~x.isnan()).to(x.dtype)
-        yield propose(model, x.nan_to_num(), observed, unit, n_prior=n_prior)
+        terms = propose(model, x.nan_to_num(), observed, unit, n_prior=n_prior)
+        yield terms if donors is None else donors.join(model, terms)
 
 
 def _unit(model: LatentModel, bank: np.ndarray | None) -> Tensor | None:
@@ -252,10 +261,15 @@ def _chunks(
 
 
 def read_weighted(
-    model: LatentModel, coded: np.ndarray, bank: np.ndarray, reading: Reading
+    model: LatentModel,
+    coded: np.ndarray,
+    bank: np.ndarray,
+    reading: Reading,
+    donors: Donors | None = None,
 ) -> tuple[np.ndarray, ...]:
     """Read terms of which each draw is weighed by importance."""
-    return read(model, coded, bank, reading, n_prior=len(bank) // DEFENSIVE)
+    n_prior = len(bank) // DEFENSIVE
+    return read(model, coded, bank, reading, n_prior=n_prior, donors=donors)
 
 
 def read_score(

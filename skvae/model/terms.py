@@ -37,6 +37,8 @@ class Terms:
         its components are independent.
     seen : Tensor of shape (members, rows, inputs) or None
         What the encoder saw; None where the draws are none of its.
+    log_ratio : Tensor of shape (members, draws, rows) or None
+        Log p(z) - log q(z), where the draws are of more than one density.
     """
 
     likelihood: TableLikelihood
@@ -51,6 +53,7 @@ class Terms:
     params: Params
     spread: Tensor | None = None
     seen: Tensor | None = None
+    log_ratio: Tensor | None = None
 
     @cached_property
     def log_px(self) -> Tensor:
@@ -88,7 +91,9 @@ class Terms:
     @cached_property
     def log_weight(self) -> Tensor:
         """Of each draw, log p(x, z) - log q(z|x): (members, draws, rows)."""
-        return self.log_px.sum(-1) + self.log_pz - self.log_qz
+        if self.log_ratio is None:
+            return self.log_px.sum(-1) + self.log_pz - self.log_qz
+        return self.log_px.sum(-1) + self.log_ratio
 
     @cached_property
     def weight(self) -> Tensor:
