@@ -63,7 +63,7 @@ n_importance_samples : int or "auto", default="auto"
     Draws of each row in training. 1 is the ELBO, more the importance-weighted bound
     (Burda et al., 2016), that of the observed cells where others are missing (Mattei
     and Frellsen, 2019). "auto" is 1.
-alpha : float, default=0.01
+alpha : float, default={alpha}
     Strength of the penalty on the networks' weights, decoupled from the gradient
     (AdamW). The linear paths, biases and scales are free.
 l1_ratio : float, default=0.0
@@ -151,6 +151,7 @@ _TRANSFORMER_WORDS = {
     "that training helped, and a linear start is kept as it is.",
     "start_options": '{"linear", "random"}, default="linear"',
     "mixed_start": "",
+    "alpha": "0.01",
     "learning_rate_init": "0.002",
     "max_grad_norm": "100.0",
 }
@@ -158,7 +159,8 @@ _IMPUTER_WORDS = {
     **_TRANSFORMER_WORDS,
     "auto_noise": '"auto" is "column".',
     "auto_max_iter": '"auto" allows eight steps a row, 20 to 2000 in all.',
-    "learning_rate_init": "0.005",
+    "alpha": "0.0",
+    "learning_rate_init": "0.01",
 }
 _DETECTOR_WORDS = {
     **_TRANSFORMER_WORDS,

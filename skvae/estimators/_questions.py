@@ -178,7 +178,8 @@ class Questions(Fitted):
         -----
         Importance weighting (Mattei and Frellsen, "MIWAE", ICML 2019) over draws around
         the most probable code given the observed cells; joint draws by
-        sampling-importance-resampling.
+        sampling-importance-resampling. For `VAEImputer`, half of the prior are the
+        codes of at most 1000 training rows, the row's own left out.
         """
         raw = self._check(X)
         if n_imputations is None:

@@ -38,6 +38,11 @@ class VAEImputer(TransformerMixin, BaseVAE):
     their mean given the observed cells of the row, or the likeliest category. The model
     is that of `VAETransformer`, and answers the same questions except those of codes.
 
+    What belongs in a hole is also learned from rows like it: the codes of at most 1000
+    training rows are half of the prior there, the code of the same row left out. The
+    density of the observed cells weighs the two halves. With ``prior="aggregate"`` no
+    codes are added.
+
     Parameters
     ----------
     n_components : int or "auto", default="auto"
@@ -121,10 +126,10 @@ class VAEImputer(TransformerMixin, BaseVAE):
         free_bits: float = 0.0,
         prior: str = "normal",
         n_importance_samples: int | str = "auto",
-        alpha: float = 0.01,
+        alpha: float = 0.0,
         l1_ratio: float = 0.0,
         batch_size: int | str = "auto",
-        learning_rate_init: float = 0.005,
+        learning_rate_init: float = 0.01,
         learning_rate: str = "cosine",
         max_iter: int | str = "auto",
         max_time: float | None = None,

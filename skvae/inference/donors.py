@@ -24,7 +24,7 @@ _DRAWS = 64
 # Share of the prior that they have.
 _SHARE = 0.5
 # Relative difference of marks within which two rows are the same.
-_SAME = 1e-6
+_SAME = 1e-5
 # Densities of cells in one chunk.
 _CHUNK = 2**21
 
@@ -58,9 +58,7 @@ class Donors:
         # Systematic resampling: a code gets as many draws as its weight deserves.
         log_mean = log_px.logsumexp(1)
         n_new = min(_DRAWS, codes.shape[1])
-        steps = (
-            torch.arange(n_new, dtype=like.dtype, device=like.device) + 0.5
-        ) / n_new
+        steps = (torch.arange(n_new).to(like) + 0.5) / n_new
         summed = (log_px - log_mean[:, None]).exp().nan_to_num().cumsum(1).mT
         steps = steps.expand(*summed.shape[:2], -1).contiguous()
         chosen = torch.searchsorted(summed.contiguous(), steps)

@@ -65,7 +65,7 @@ def test_rows_not_seen_in_fit_are_completed_like_impute() -> None:
 def test_the_model_is_that_of_the_transformer_with_defaults_of_its_own() -> None:
     _, holed = wine()
     shared: dict[str, Any] = {**SMALL, "n_components": 3, "noise": "column"}
-    shared["learning_rate_init"] = 0.005
+    shared |= {"learning_rate_init": 0.01, "alpha": 0.0, "prior": "aggregate"}
     done = VAEImputer(n_estimators=1, **shared).fit_transform(holed)
     same = VAETransformer(**shared).fit(holed)
     np.testing.assert_array_equal(done, same.impute(holed))
