@@ -21,6 +21,7 @@ from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 import skvae
 from skvae import EpochMonitor, VAEAnomalyDetector, VAEImputer, VAETransformer
 from skvae.inference.aggregate import Aggregate
+from skvae.inference.donors import Donors
 from skvae.model.incomplete import Completion
 from skvae.persistence import _BLANK, _digest
 
@@ -164,7 +165,7 @@ def test_every_fitted_attribute_comes_back(
         elif name == "categories_":
             for own, other in zip(vars(again)[name], value, strict=True):
                 assert_array_equal(own, other)
-        elif isinstance(value, Aggregate | Completion):
+        elif isinstance(value, Aggregate | Completion | Donors):
             for part, held in vars(value).items():
                 assert_array_equal(getattr(vars(again)[name], part), held)
         elif name != "_model":

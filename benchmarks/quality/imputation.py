@@ -234,7 +234,8 @@ def figures_by_table(long: pd.DataFrame) -> pd.DataFrame:
         values=["rmse", "accuracy"],
         sort=False,
     )
-    parts = {name: wide[name].dropna(how="all") for name in ("rmse", "accuracy")}
+    parts = {name: wide[name].dropna(how="all") for name in wide.columns.levels[0]}
+    parts = {name: parts[name] for name in ("rmse", "accuracy") if name in parts}
     return pd.concat(parts)[list(dict.fromkeys(long.method))]
 
 
