@@ -19,6 +19,7 @@ from skvae.estimators._tables import PRESERVED_DTYPES
 from skvae.estimators._training import Training
 from skvae.inference.aggregate import learn_donors
 from skvae.model.latent import LatentModel
+from skvae.model.rows import Coded
 from skvae.training.history import History
 
 # Measured in benchmarks/quality/imputation.md.
@@ -238,7 +239,7 @@ class VAEImputer(TransformerMixin, BaseVAE):
         return tags
 
     def _answering(
-        self, training: Training, model: LatentModel, learned: np.ndarray
+        self, training: Training, model: LatentModel, learned: Coded
     ) -> dict[str, Any]:
         answering = super()._answering(training, model, learned)
         coded, donors = training.coded, None
