@@ -197,10 +197,10 @@ def _detect(arguments: argparse.Namespace) -> Iterator[str]:
     shown = np.argsort(scores, kind="stable")[: arguments.top]
     if len(shown):
         yield "\n   line     score  outlier  reasons: value (nats against the mean row)"
-    for i in shown:
+    parts = detector.explain(X[shown]) if len(shown) else ()
+    for i, part in zip(shown, parts, strict=True):
         verdict = "yes" if flagged[i] else "no"
-        (parts,) = detector.explain(X[[i]])
-        why = reasons(table.names, X[i], parts, width=WIDTH - 28)
+        why = reasons(table.names, X[i], part, width=WIDTH - 28)
         yield f"{table.lines[i]:7}  {scores[i]:8.1f}  {verdict:7}  {why}"
     if len(shown) and flagged.sum() > flagged[shown].sum():
         yield f"   ...  more outliers: {flagged.sum() - flagged[shown].sum()}"

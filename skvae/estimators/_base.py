@@ -297,10 +297,12 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         coded = training.coded.values[part]
         summary = summarise(model, coded, training.weight_of_part)
         score = self._learn_score(model, learned, training)
-        parts = contributions(model, coded, answering["_bank"], score)
+        completion = training.completion if score.completes else None
+        parts = contributions(model, coded, answering["_bank"], score, completion)
         medians = np.zeros((2, len(schema.active)))
         if score.completes:
-            medians[1] = training.median_of_part(parts)
+            plain = contributions(model, coded, answering["_bank"], score)
+            medians[1] = training.median_of_part(plain)
         if score.has_units:
             parts = parts + training.log_jacobian_of_part
         contribution = np.zeros(len(schema.columns))

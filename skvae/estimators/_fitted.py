@@ -69,8 +69,11 @@ class Fitted:
 
     def _model_for(self, dtype: np.dtype[Any]) -> LatentModel:
         """The model on its device, in the precision of the question."""
-        device = resolve_device(self.device_, 0)
-        return self._model.to(scoring_dtype(dtype, device), device)
+        model, device = self._model, resolve_device(self.device_, 0)
+        precision = scoring_dtype(dtype, device)
+        if model.device == device and model.params.flat.dtype == precision:
+            return model
+        return model.to(precision, device)
 
     def _scores(self, raw: RawTable, score: Score) -> np.ndarray:
         model = self._model_for(raw.dtype)
@@ -99,9 +102,8 @@ class Fitted:
         """
         score, schema = self._score, self._schema
         missing = np.isnan(coded)
-        if score.completes and self._completion is not None:
-            coded = self._completion(coded)
-        parts = contributions(model, coded, self._bank, score)
+        completion = self._completion if score.completes else None
+        parts = contributions(model, coded, self._bank, score, completion)
         holes = self._medians[0] + np.minimum(parts - self._medians[1], 0.0)
         if score.has_units:
             parts = parts + schema.log_jacobian(raw)

@@ -111,6 +111,11 @@ class Questions(Fitted):
         share of the latent term (the price of an unusual code), less the mean of both
         over training rows. The latent term is shared out by the squared length of the
         step that each cell makes the code take along the encoder's linear path.
+
+        A detector that completes rows charges what a wrong cell does to the others,
+        whose code it moves, to that cell: of each row the cell farthest from what a
+        Gaussian expects of it given the others pays the difference that its expected
+        value would make; the others' contributions are those of the row with that.
         """
         return self._reasons(X, self._check(X))
 

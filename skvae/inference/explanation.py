@@ -7,12 +7,17 @@ import torch
 from torch import Tensor
 
 from skvae.inference.scoring import Score, read_score
+from skvae.model.incomplete import Completion
 from skvae.model.latent import LatentModel
 from skvae.model.terms import Terms
 
 
 def contributions(
-    model: LatentModel, coded: np.ndarray, bank: np.ndarray, score: Score
+    model: LatentModel,
+    coded: np.ndarray,
+    bank: np.ndarray,
+    score: Score,
+    completion: Completion | None = None,
 ) -> np.ndarray:
     """Parts of each row's score, one a column, that sum to it.
 
@@ -22,16 +27,52 @@ def contributions(
     one at z = 0, makes the code take along the encoder's linear path; in equal parts
     where no cell moves it. Missing cells have no part.
 
+    Parameters
+    ----------
+    model : LatentModel
+    coded : ndarray of shape (n_rows, n_columns)
+        NaN where a cell is missing.
+    bank : ndarray of shape (n_draws, n_components)
+    score : Score
+    completion : Completion or None
+        Completes the rows before they are scored, where given, and tells which cell of
+        a row fits the others least. A cell far off moves the code, and then others
+        look wrong. So the other columns' parts are those of the row with that cell at
+        its expected value, and what it takes from the score is its own. Missing cells
+        have the part of what was put there, and none in that.
+
     Returns
     -------
     ndarray of shape (n_rows, n_columns)
         In coded units.
     """
+    if completion is None:
+        return _parts(model, coded, bank, score)
+    observed, whole = ~np.isnan(coded), completion(coded)
+    # Levels without an order lie nowhere, and far from nothing.
+    mended, cell = completion.mended(whole, observed & model.likelihood.ordered)
+    both = _parts(model, np.concatenate([whole, mended]), bank, score)
+    both = both.astype(np.float64).reshape(2, *coded.shape)
+    before, parts = np.where(observed, both, 0.0)
+    own = cell[:, None]
+    taken = before.sum(axis=1, keepdims=True) - parts.sum(axis=1, keepdims=True)
+    taken += np.take_along_axis(parts, own, axis=1)
+    np.put_along_axis(parts, own, taken, axis=1)
+    return np.where(observed, parts, both[0])
+
+
+def _parts(
+    model: LatentModel, coded: np.ndarray, bank: np.ndarray, score: Score
+) -> np.ndarray:
+    """Each cell's part of the score and its share of the latent term."""
 
     def reading(terms: Terms) -> tuple[Tensor]:
         cells = score.cells(terms)
         latent = score.rows(terms) - cells.sum(-1)
-        return (cells + latent[:, None] * _shares(model, terms),)
+        # A score that is all in cells leaves nothing to share.
+        if latent.any():
+            cells = cells + latent[:, None] * _shares(model, terms)
+        return (cells,)
 
     (parts,) = read_score(model, coded, bank, score, reading)
     return parts

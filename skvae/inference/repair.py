@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 from scipy.stats import mode
@@ -53,12 +54,12 @@ def expected_cells(
     return points
 
 
-def mend(
-    wrong: np.ndarray,
-    fill: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
-    explain: Callable[[np.ndarray], np.ndarray],
-    offset: float,
-) -> np.ndarray:
+Judge: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""From positions of rows (n,) and which of their cells to replace (n, n_columns)
+to the parts of the scores of the rows so filled (n, n_columns), and to the scores."""
+
+
+def mend(wrong: np.ndarray, judge: Judge, offset: float) -> np.ndarray:
     """Replace as few cells as make each row pass the threshold.
 
     Greedy: of the columns that explain a row's low score best, the one whose
@@ -69,45 +70,37 @@ def mend(
     ----------
     wrong : ndarray of bool of shape (n_rows, n_columns)
         Cells that are replaced in any case.
-    fill : callable
-        Positions of rows (n,) and which of their cells to replace (n, n_columns) to
-        the rows with all these cells replaced jointly, and to their scores (n,).
-    explain : callable
-        Rows to the parts of their scores, (n, n_columns).
+    judge : callable
+        What rows with some of their cells replaced score, and why.
     offset : float
         Least score that passes.
 
     Returns
     -------
     ndarray of bool of shape (n_rows, n_columns)
-        Cells to replace by `fill`; all of a row that passes by no replacement.
+        Cells to replace; all of a row that passes by no replacement.
     """
     replaced, n_columns = wrong.copy(), wrong.shape[1]
-    current, scores = fill(np.arange(len(wrong)), replaced)
+    parts, scores = judge(np.arange(len(wrong)), replaced)
     failing = np.flatnonzero(scores < offset)
     n_tried = min(_CANDIDATES, n_columns)
     for _ in range(n_columns):
         if not len(failing):
             break
-        parts = explain(current[failing])
-        parts[replaced[failing]] = np.inf
-        candidates = np.argsort(parts, axis=1, kind="stable")[:, :n_tried]
+        left = np.where(replaced[failing], np.inf, parts[failing])
+        candidates = np.argsort(left, axis=1, kind="stable")[:, :n_tried]
         tried = np.repeat(replaced[failing][:, None], n_tried, axis=1)
         np.put_along_axis(tried, candidates[:, :, None], True, axis=2)
-        filled, scores = fill(np.repeat(failing, n_tried), tried.reshape(-1, n_columns))
-        scores = scores.reshape(-1, n_tried)
-        best, rows = scores.argmax(1), np.arange(len(failing))
-        replaced[failing] = tried[rows, best]
-        current[failing] = filled[n_tried * rows + best]
-        failing = failing[scores[rows, best] < offset]
-    return _spared(replaced, wrong, fill, offset)
+        tried = tried.reshape(-1, n_columns)
+        of_tried, scores = judge(np.repeat(failing, n_tried), tried)
+        best = scores.reshape(-1, n_tried).argmax(1) + n_tried * np.arange(len(failing))
+        replaced[failing], parts[failing] = tried[best], of_tried[best]
+        failing = failing[scores[best] < offset]
+    return _spared(replaced, wrong, judge, offset)
 
 
 def _spared(
-    replaced: np.ndarray,
-    wrong: np.ndarray,
-    fill: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
-    offset: float,
+    replaced: np.ndarray, wrong: np.ndarray, judge: Judge, offset: float
 ) -> np.ndarray:
     """The replaced cells less those without which the row passes too."""
     for column in range(replaced.shape[1]):
@@ -116,6 +109,6 @@ def _spared(
         if len(rows):
             tried = replaced[rows]
             tried[:, column] = False
-            passes = fill(rows, tried)[1] >= offset
+            passes = judge(rows, tried)[1] >= offset
             replaced[rows[passes], column] = False
     return replaced

@@ -246,7 +246,7 @@ class Completion:
         holed = missing.any(axis=1)
         if not holed.any():
             return coded
-        scale = np.sqrt(np.maximum(np.diag(self.covariance), np.finfo(float).tiny))
+        scale = self._scale
         rows = np.where(missing[holed], 0.0, (coded[holed] - self.mean) / scale)
         filled, _ = _expect(
             torch.as_tensor(rows),
@@ -256,11 +256,53 @@ class Completion:
             torch.as_tensor(self.covariance / np.outer(scale, scale)),
             _RIDGE,
         )
-        values = filled.numpy() * scale + self.mean
-        values = np.where(self.whole, np.rint(np.clip(values, 0.0, self.most)), values)
+        values = self._values(filled.numpy() * scale + self.mean)
         completed = coded.copy()
         completed[holed] = np.where(missing[holed], values, coded[holed])
         return completed
+
+    @property
+    def _scale(self) -> np.ndarray:
+        """Standard deviation of each column, (n_columns,)."""
+        variance = np.diag(self.covariance)
+        return np.asarray(np.sqrt(np.maximum(variance, np.finfo(float).tiny)))
+
+    def _values(self, cells: np.ndarray) -> np.ndarray:
+        """The cells nearest to these that their columns can hold."""
+        whole = np.rint(np.clip(cells, 0.0, self.most))
+        return np.where(self.whole, whole, cells)
+
+    def mended(
+        self, whole: np.ndarray, asked: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows with one cell each replaced: the one that fits the others least.
+
+        With P the precision and r the row less the mean, cell j lies (P r)_j / P_jj
+        off its mean given the others, whose variance is 1 / P_jj.
+
+        Parameters
+        ----------
+        whole : ndarray of shape (n_rows, n_columns)
+            Complete rows.
+        asked : ndarray of bool of shape (n_rows, n_columns)
+            Cells to choose from; where a row has none it stays as it is.
+
+        Returns
+        -------
+        mended : ndarray of shape (n_rows, n_columns)
+        cell : ndarray of int of shape (n_rows,)
+            Which column; the first of those that fit alike.
+        """
+        scale = self._scale
+        correlation = self.covariance / np.outer(scale, scale)
+        precision = np.linalg.inv(correlation + _RIDGE * np.eye(len(scale)))
+        pull = ((whole - self.mean) / scale) @ precision
+        cell = np.where(asked, pull**2 / np.diag(precision), -1.0).argmax(axis=1)
+        values = self._values(whole - pull / np.diag(precision) * scale)
+        rows = np.flatnonzero(asked.any(axis=1))
+        mended = whole.copy()
+        mended[rows, cell[rows]] = values[rows, cell[rows]]
+        return mended, cell
 
 
 def fill(linear: LinearGaussian, values: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import torch
 from skvae.inference import scoring
 from skvae.inference.explanation import contributions
 from skvae.inference.scoring import SCORES, draw_bank, read_score, score_rows
+from skvae.model.incomplete import Completion
 from skvae.model.latent import LatentModel
 from skvae.model.linear import factor_analysis
 from skvae.model.terms import Terms
@@ -144,6 +145,73 @@ def test_damaged_cell_is_named(name: str) -> None:
         model, damaged, bank, score
     )
     assert (lost.argmax(1) == column).mean() > 0.8
+
+
+def completion_of(model: LatentModel, X: np.ndarray) -> Completion:
+    return Completion.of(X, model.likelihood, None)
+
+
+@names
+@pytest.mark.parametrize("holes", [False, True])
+def test_charged_parts_sum_to_the_score(name: str, holes: bool) -> None:
+    model, X, bank = random_model(3), table(holes=holes), draw_bank(32, K, 0)
+    completion, score = completion_of(model, table()), SCORES[name]
+    parts = contributions(model, X, bank, score, completion)
+    plain = contributions(model, completion(X), bank, score)
+    np.testing.assert_allclose(parts.sum(1), plain.sum(1), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(parts[np.isnan(X)], plain[np.isnan(X)], atol=1e-12)
+
+
+def test_cell_that_fits_least_pays_for_the_others() -> None:
+    # Which cell that is, and where the others expect it, by regressing each column on
+    # the others; the ridge of the completion is a 0.01 of every variance.
+    X, bank = table(), draw_bank(32, K, 0)
+    X = np.delete(X, [3, 4], axis=1) @ np.array([[1, 0.9, 0], [0, 1, 0.5], [0, 0, 1]])
+    model = LatentModel.build(
+        kinds=("gaussian",) * 3,
+        variance_floor=np.full(3, 1e-6),
+        n_components=K,
+        hidden=(),
+        activation="silu",
+        n_free_scales=3,
+    )
+    model.start_linear(factor_analysis(X.mean(0), np.cov(X.T), K, floor=0.1))
+    completion, score = completion_of(model, X), SCORES["code_likelihood"]
+    covariance = np.cov(X.T, bias=True) * (1.0 + 0.01 * np.eye(3))
+    expected, far = np.empty_like(X), np.empty_like(X)
+    for j in range(3):
+        rest = np.delete(np.arange(3), j)
+        slopes = np.linalg.solve(covariance[np.ix_(rest, rest)], covariance[rest, j])
+        expected[:, j] = X[:, j].mean() + (X[:, rest] - X[:, rest].mean(0)) @ slopes
+        spread = covariance[j, j] - covariance[j, rest] @ slopes
+        far[:, j] = (X[:, j] - expected[:, j]) ** 2 / spread
+    worst = far.argmax(1)
+    rows = np.arange(len(X))
+    mended = X.copy()
+    mended[rows, worst] = expected[rows, worst]
+    theirs = contributions(model, mended, bank, score)
+    lost = score_rows(model, X, bank, score) - score_rows(model, mended, bank, score)
+    theirs[rows, worst] += lost
+    mine = contributions(model, X, bank, score, completion)
+    np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-9)
+
+
+def test_levels_without_an_order_pay_for_nothing() -> None:
+    model = LatentModel.build(
+        kinds=("categorical", "categorical"),
+        variance_floor=np.full(2, 1e-6),
+        n_components=K,
+        hidden=(),
+        activation="silu",
+        n_free_scales=0,
+        levels=((0.9, 0.05, 0.05), (0.5, 0.3, 0.2)),
+    )
+    flat = 0.4 * np.random.default_rng(1).normal(size=model.params.flat.shape)
+    model.params.flat.copy_(torch.as_tensor(flat))
+    X = np.random.default_rng(0).integers(0, 3, (20, 2)).astype(float)
+    bank, score = draw_bank(8, K, 0), SCORES["code_likelihood"]
+    parts = contributions(model, X, bank, score, completion_of(model, X))
+    np.testing.assert_allclose(parts, contributions(model, X, bank, score), atol=1e-12)
 
 
 @names

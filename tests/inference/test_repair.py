@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skvae.inference.repair import expected_cells, mend
+from skvae.inference.repair import Judge, expected_cells, mend
 from skvae.inference.scoring import draw_bank
 from skvae.model.latent import LatentModel
 from skvae.model.linear import factor_analysis
@@ -47,27 +46,24 @@ def test_expected_cells_are_those_of_the_gaussian() -> None:
     assert_allclose(width.mean(), 2 * 1.645, rtol=0.08)
 
 
-def zeroed(coded: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> Any:
-    """Fill with zeros."""
+def zeroed(
+    coded: np.ndarray, parts_of: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Judge:
+    """Fill with zeros; the score is minus the summed distance from zero."""
 
-    def fill(rows: np.ndarray, replaced: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def judge(rows: np.ndarray, replaced: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         filled = np.where(replaced, 0.0, coded[rows])
-        return filled, score(filled)
+        parts = -np.abs(filled)
+        return parts if parts_of is None else parts_of(filled), parts.sum(1)
 
-    return fill
-
-
-def distance(rows: np.ndarray) -> np.ndarray:
-    """Minus the summed distance from zero, as a score."""
-    return -np.abs(rows).sum(1)
+    return judge
 
 
 def test_fewest_cells_are_replaced() -> None:
     coded = np.array([[0.1, 9.0, 0.2, 0.1], [8.0, 0.1, 7.0, 0.1], [0.1, 0.2, 0.1, 0.0]])
     replaced = mend(
         np.zeros(coded.shape, dtype=bool),
-        fill=zeroed(coded, distance),
-        explain=lambda rows: -np.abs(rows),
+        zeroed(coded),
         offset=-1.0,
     )
     expected = [[0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
@@ -79,8 +75,7 @@ def test_what_a_wrong_reason_replaced_is_put_back() -> None:
     coded = np.array([[0.1, 0.1, 0.1, 0.1, 9.0]])
     replaced = mend(
         np.zeros(coded.shape, dtype=bool),
-        fill=zeroed(coded, distance),
-        explain=lambda rows: np.broadcast_to(np.arange(5.0) - 5.0, rows.shape).copy(),
+        zeroed(coded, lambda rows: np.tile(np.arange(5.0) - 5.0, (len(rows), 1))),
         offset=-1.0,
     )
     assert_array_equal(replaced, [[False, False, False, False, True]])
@@ -89,8 +84,7 @@ def test_what_a_wrong_reason_replaced_is_put_back() -> None:
 def test_row_that_nothing_mends_is_replaced_whole() -> None:
     replaced = mend(
         np.zeros((1, 3), dtype=bool),
-        fill=zeroed(np.ones((1, 3)), lambda rows: np.full(len(rows), -5.0)),
-        explain=lambda rows: -rows,
+        lambda rows, replaced: (-1.0 * replaced, np.full(len(rows), -5.0)),
         offset=-1.0,
     )
     assert replaced.all()
@@ -101,8 +95,7 @@ def test_wrong_cells_are_replaced_from_the_start_and_stay_so() -> None:
     coded = np.array([[0.1, 0.1, 0.1], [0.1, 5.0, 0.1]])
     replaced = mend(
         np.array([[True, False, False], [True, False, False]]),
-        fill=zeroed(coded, distance),
-        explain=lambda rows: -np.abs(rows),
+        zeroed(coded),
         offset=-1.0,
     )
     assert_array_equal(replaced, [[True, False, False], [True, True, False]])
