@@ -26,7 +26,7 @@ from skvae.training.history import History
 # of 80 to 1000 rows up to a third could be kept back without a loss of ranking.
 _KEPT_BACK, _MOST_KEPT, _FEWEST_ROWS = 0.2, 2000, 50
 # Even a clean table has a least normal hundredth, and the automatic threshold above it.
-_LEAST_FLAGGED = 0.01
+_LEAST_SHARE = 0.01
 
 
 class Verdicts(Reasons):
@@ -80,14 +80,14 @@ class Verdicts(Reasons):
     ) -> dict[str, Any]:
         """What follows from the scores of the table's rows, (n_rows,)."""
         if isinstance(self.contamination, str):
-            share = outlier_share(scores, weight)
-            flagged = max(share, _LEAST_FLAGGED)
+            found = outlier_share(scores, weight)
+            share = max(found, _LEAST_SHARE)
         else:
-            share = flagged = self.contamination
-        chances = Chances.of(scores, share, weight)
+            found = share = self.contamination
+        chances = Chances.of(scores, found, weight)
         return {
             "contamination_": share,
-            "offset_": threshold(scores, flagged, weight),
+            "offset_": threshold(scores, share, weight),
             "_chances": np.stack([chances.edges, chances.values]),
         }
 
@@ -205,8 +205,9 @@ class Verdicts(Reasons):
         Notes
         -----
         One minus the local false-discovery rate of a two-group model: a share
-        `contamination_` of the training rows are outliers, and of the normal ones no
-        more have low scores than the heavy tail of a normal table allows.
+        `contamination_` of the training rows are outliers (none where "auto" found
+        none), and of the normal ones no more have low scores than the heavy tail of a
+        normal table allows.
         """
         check_is_fitted(self)
         return Chances(*self._chances).at(self.score_samples(X))

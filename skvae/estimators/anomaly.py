@@ -107,10 +107,10 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
     ----------
     offset_ : float
         Threshold of `score_samples`: rows below it are outliers. So are a share
-        `contamination_` of the training rows, or one in a hundred where "auto" finds
-        fewer.
+        `contamination_` of the training rows.
     contamination_ : float
-        Share of outliers, estimated or given.
+        Share of outliers, given or estimated: one in a hundred where "auto" finds
+        fewer, as even a clean table has its least normal rows.
     {attributes}
 
     See Also

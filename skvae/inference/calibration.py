@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import isotonic_regression
 
+from skvae.table.moments import checked_weight, weighted_quantiles
+
 # Quantiles of the abnormality that place and scale its normal bulk: outliers up to
 # three tenths of the rows do not reach the last of them.
-_BULK = np.array([0.1, 0.5, 0.7])
+_BULK = (0.1, 0.5, 0.7)
 # Of the normal rows of a table at most _TAIL * c ** -_DECAY lie more than c bulk widths
 # above the median abnormality: what tables of labelled normal rows were found to hold.
 _TAIL, _DECAY = 0.5, 2.5
 # More outliers than that would be the bulk.
 _MOST = 0.5
-
-
-def weighted_quantile(
-    values: np.ndarray, share: float | np.ndarray, weight: np.ndarray | None = None
-) -> np.ndarray:
-    """Quantiles, linear between the rows as NumPy's are.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_rows,)
-    share : float or ndarray
-        In [0, 1].
-    weight : ndarray of shape (n_rows,) or None
-        Equal weights give NumPy's quantiles, and whole numbers those of the rows
-        repeated so many times.
-    """
-    if weight is None:
-        return np.quantile(values, share)
-    order = np.argsort(values, kind="stable")
-    order = order[weight[order] > 0]
-    # The unit of "one row" is the mean weight unless weights count rows.
-    counts = weight[order]
-    unit = 1.0 if (counts == np.round(counts)).all() else counts.mean()
-    ends = np.cumsum(counts) / unit
-    place = np.asarray(share) * (ends[-1] - 1.0)
-    ranks = np.stack([ends - counts / unit, np.maximum(ends - 1.0, 0.0)], axis=1)
-    ranks[:, 1] = np.maximum(ranks[:, 1], ranks[:, 0])
-    return np.interp(place, ranks.ravel(), np.repeat(values[order], 2))
 
 
 @dataclass(frozen=True)
@@ -64,7 +39,7 @@ class Tail:
     def of(cls, scores: np.ndarray, weight: np.ndarray | None = None) -> Tail:
         """Read off the bulk of the scores of training rows."""
         abnormal = -np.asarray(scores, dtype=np.float64)
-        low, middle, high = weighted_quantile(abnormal, _BULK, weight)
+        low, middle, high = _quantiles(abnormal, _BULK, weight)
         # A bulk of ties has no width; any step away from it is then far.
         least = 1e-12 * max(1.0, abs(middle))
         return cls(float(middle), float(max(high - low, least)))
@@ -107,7 +82,7 @@ def threshold(
     scores: np.ndarray, share: float, weight: np.ndarray | None = None
 ) -> float:
     """Score below which this share of the rows lies."""
-    return float(weighted_quantile(np.asarray(scores, np.float64), share, weight))
+    return float(_quantiles(np.asarray(scores, np.float64), (share,), weight)[0])
 
 
 @dataclass(frozen=True)
@@ -152,6 +127,14 @@ class Chances:
         """Chances of rows with these scores, (n_rows,)."""
         step = np.searchsorted(self.edges, scores, side="left")
         return np.r_[self.values, 0.0][np.minimum(step, len(self.values))]
+
+
+def _quantiles(
+    values: np.ndarray, shares: Sequence[float], weight: np.ndarray | None
+) -> np.ndarray:
+    """Weighted quantiles of numbers (n_rows,), of whole weights those of repeats."""
+    weight = checked_weight(weight, len(values))
+    return weighted_quantiles(values[:, None], weight, shares)[:, 0]
 
 
 def _distribution(

@@ -15,7 +15,6 @@ from skvae.inference.calibration import (
     discoveries,
     outlier_share,
     threshold,
-    weighted_quantile,
 )
 
 # Abnormality (minus the score) of normal rows.
@@ -106,14 +105,21 @@ def test_odd_scores_have_verdicts(scores: np.ndarray) -> None:
     assert ((chance >= 0.0) & (chance <= 1.0)).all()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.37, 0.5, 1.0])
-def test_weighted_quantile_is_that_of_repeated_rows(share: float) -> None:
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.37, 0.5, 1.0])
+def test_threshold_is_the_quantile_of_repeated_rows(share: float) -> None:
     rng = np.random.default_rng(0)
     values, counts = rng.normal(size=30), rng.integers(0, 4, 30)
-    expected = np.quantile(np.repeat(values, counts), share)
-    assert_allclose(weighted_quantile(values, share, counts.astype(float)), expected)
-    even = weighted_quantile(values, share, np.full(30, 0.7))
-    assert_allclose(even, np.quantile(values, share))
+    rows = np.repeat(values, counts)
+    expected = np.quantile(rows, share, method="averaged_inverted_cdf")
+    assert_allclose(threshold(values, share, counts.astype(float)), expected)
+    even = threshold(values, share, np.full(30, 0.7))
+    assert_allclose(even, threshold(values, share))
+
+
+@pytest.mark.parametrize("n_below", [1, 7, 30])
+def test_whole_share_of_the_rows_lies_below_the_threshold(n_below: int) -> None:
+    scores = np.random.default_rng(0).normal(size=60)
+    assert (scores < threshold(scores, n_below / 60)).sum() == n_below
 
 
 def test_weights_count_as_repeated_rows() -> None:
