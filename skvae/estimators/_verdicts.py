@@ -21,10 +21,12 @@ from skvae.inference.calibration import (
 from skvae.model.latent import LatentModel
 from skvae.training.history import History
 
-# Share of the rows that calibrate the p-values and are kept from everything else, at
-# most so many rows, and none where the table has fewer than so many: on labelled tables
-# of 80 to 1000 rows up to a third could be kept back without a loss of ranking.
-_KEPT_BACK, _MOST_KEPT, _FEWEST_ROWS = 0.2, 2000, 50
+# Share of the rows that calibrate the p-values and are kept from everything else: of
+# labelled tables of 80 to 1500 rows a third was kept back without a loss of ranking.
+# Of normal rows the density of their codes wants more.
+_KEPT_BACK, _KEPT_OF_NORMAL = 1 / 3, 0.2
+# At most so many rows are kept, and none where the table has fewer than so many.
+_MOST_KEPT, _FEWEST_ROWS = 5000, 50
 # Even a clean table has a least normal hundredth, and the automatic threshold above it.
 _LEAST_SHARE = 0.01
 
@@ -32,6 +34,7 @@ _LEAST_SHARE = 0.01
 class Verdicts(Reasons):
     """Methods of a fitted detector that say more than a score."""
 
+    novelty: bool
     contamination: float | str
     offset_: float
     contamination_: float
@@ -48,7 +51,8 @@ class Verdicts(Reasons):
         """
         kept = super()._kept_back(n_rows)
         if n_rows >= _FEWEST_ROWS:
-            n_kept = min(int(_KEPT_BACK * n_rows), _MOST_KEPT)
+            share = _KEPT_OF_NORMAL if self.novelty else _KEPT_BACK
+            n_kept = min(int(share * n_rows), _MOST_KEPT)
             kept[np.random.default_rng(0).permutation(n_rows)[:n_kept]] = True
         return kept
 
@@ -150,11 +154,12 @@ class Verdicts(Reasons):
         -------
         p_values : ndarray of shape (n_samples,)
             Small for outliers, never below one over one more than the number of
-            calibration rows (a fifth of the training table that `fit` keeps back, or
-            those of `calibrate`); all 1 where there are none, as after a fit to fewer
-            than 50 rows. After `partial_fit` they are those of the latest call alone,
-            as scores of earlier ones do not hold for the model trained further: where
-            the latest batch had fewer than 50 rows there are none until `calibrate`.
+            calibration rows (a third of the training table that `fit` keeps back, of
+            novelties a fifth, or those of `calibrate`); all 1 where there are none, as
+            after a fit to fewer than 50 rows. After `partial_fit` they are those of the
+            latest call alone, as scores of earlier ones do not hold for the model
+            trained further: where the latest batch had fewer than 50 rows there are
+            none until `calibrate`.
 
         Notes
         -----

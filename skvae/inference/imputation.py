@@ -65,15 +65,7 @@ def conditional_draws(
     source = generator(seed, device=model.device)
 
     def reading(terms: Terms) -> tuple[Tensor]:
-        chosen = torch.multinomial(terms.weight.T, n_draws, True, generator=source)
-
-        def of_chosen(values: Tensor) -> Tensor:  # (rows, chosen, ...)
-            own = terms.of_draws(values).transpose(0, 1)
-            return own.gather(1, chosen[..., None].expand(-1, -1, own.shape[-1]))
-
-        location, log_scale = terms.params
-        params = of_chosen(location), of_chosen(log_scale)
-        return (model.likelihood.sample(params, source),)
+        return (drawn_cells(terms, n_draws, source),)
 
     draws = np.repeat(coded[None], n_draws, axis=0)
     holed = np.isnan(coded).any(1)
@@ -81,3 +73,16 @@ def conditional_draws(
         (drawn,) = read_weighted(model, coded[holed], bank, reading, donors)
         draws[:, holed] = drawn.swapaxes(0, 1)
     return draws
+
+
+def drawn_cells(terms: Terms, n_draws: int, source: torch.Generator) -> Tensor:
+    """Cells of weighted draws of the code, (n_rows, n_draws, n_columns)."""
+    chosen = torch.multinomial(terms.weight.T, n_draws, True, generator=source)
+
+    def of_chosen(values: Tensor) -> Tensor:
+        own = terms.of_draws(values).transpose(0, 1)
+        return own.gather(1, chosen[..., None].expand(-1, -1, own.shape[-1]))
+
+    location, log_scale = terms.params
+    params = of_chosen(location), of_chosen(log_scale)
+    return terms.likelihood.sample(params, source)

@@ -21,6 +21,8 @@ from skvae.model.terms import Terms, defended
 
 # Steps to the mode; the first is exact where all is linear and Gaussian.
 _STEPS = 24
+# The same from the mode of a row that differs in few cells.
+_FEW_STEPS = 6
 # Squared length, in posterior standard deviations, of a step not worth taking.
 _SETTLED = 1e-7
 # Shares of a step that are tried next, after one that took the joint density down and
@@ -35,6 +37,7 @@ def propose(
     unit: Tensor | None,
     *,
     n_prior: int = 0,
+    start: Tensor | None = None,
 ) -> Terms:
     """Terms of rows with holes.
 
@@ -48,12 +51,21 @@ def propose(
     n_prior : int
         Draws of the prior's Gaussian to add, which bound the importance weights where
         the posterior is no Gaussian.
+    start : Tensor of shape (members, rows, components) or None
+        The `modes` of rows that differ in few cells: a search from there is short.
     """
-    mean, spread = mode_of(model, x, observed)
+    mean, spread = mode_of(model, x, observed, start)
     return terms_around(model, x, observed, mean, spread, unit, n_prior=n_prior)
 
 
-def mode_of(model: LatentModel, x: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+def modes(model: LatentModel, x: Tensor, observed: Tensor) -> Tensor:
+    """Modes of p(u | observed cells), (members, rows, components)."""
+    return _mode(model, x, observed)[0]
+
+
+def mode_of(
+    model: LatentModel, x: Tensor, observed: Tensor, start: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The Gaussian around the mode of p(z | observed cells).
 
     Returns
@@ -62,7 +74,10 @@ def mode_of(model: LatentModel, x: Tensor, observed: Tensor) -> tuple[Tensor, Te
     spread : Tensor of shape (members, rows, components, components)
         Root S of the covariance S S'.
     """
-    mode, factor = _mode(model, x, observed)
+    if start is None:
+        mode, factor = _mode(model, x, observed)
+    else:
+        mode, factor, _ = _climb(model, start, x, observed, _FEW_STEPS)
     eye = torch.eye(mode.shape[-1], dtype=mode.dtype, device=mode.device)
     root = torch.linalg.solve_triangular(factor.mT, eye, upper=True)
     return model.prior.at(mode), _axes(model).mT[:, None] @ root
@@ -125,7 +140,11 @@ def _mode(model: LatentModel, x: Tensor, observed: Tensor) -> tuple[Tensor, Tens
 
 
 def _climb(
-    model: LatentModel, start: Tensor, x: Tensor, observed: Tensor
+    model: LatentModel,
+    start: Tensor,
+    x: Tensor,
+    observed: Tensor,
+    n_steps: int = _STEPS,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mode of u near a start, factor of the precision and log joint density there.
 
@@ -135,7 +154,7 @@ def _climb(
     found = [start.clone(), *_newton(model, start, x, observed)]
     found.append(torch.ones_like(found[3]))
     rows = torch.arange(len(x), device=x.device)
-    for _ in range(_STEPS):
+    for _ in range(n_steps):
         rows = rows[(found[4][:, rows] > _SETTLED).any(0)]
         if not len(rows):
             break

@@ -6,10 +6,16 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
+import torch
 from scipy.stats import mode
+from torch import Tensor
 
-from skvae.inference.imputation import conditional_draws
+from skvae._backend import as_array, as_tensor, generator
+from skvae.inference.imputation import drawn_cells
+from skvae.inference.proposals import modes, propose
+from skvae.inference.scoring import DEFENSIVE
 from skvae.model.latent import LatentModel
+from skvae.model.terms import Terms
 
 # Draws of a cell given the others: enough for the ends of a 90 % interval. The exact
 # quantiles of `intervals` would be solved for in all columns while one alone is wanted.
@@ -17,8 +23,11 @@ _DRAWS = 200
 _INTERVAL = np.array([0.05, 0.5, 0.95])
 # Most suspicious columns of a row that are tried at each step.
 _CANDIDATES = 3
+# Cells that are looked at together.
+_CELLS = 256
 
 
+@torch.no_grad()
 def expected_cells(
     model: LatentModel, coded: np.ndarray, bank: np.ndarray, wanted: np.ndarray
 ) -> np.ndarray:
@@ -39,19 +48,42 @@ def expected_cells(
         is drawn most often.
     """
     points = np.full((3, *coded.shape), np.nan)
-    for column in np.flatnonzero(wanted.any(0)):
-        rows = wanted[:, column]
-        without = coded[rows]
-        without[:, column] = np.nan
-        # The same draws for every column and call: answers repeat.
-        draws = conditional_draws(model, without, bank, _DRAWS, 0)[:, :, column]
-        if model.likelihood.ordered[column]:
-            points[:, rows, column] = np.quantile(
-                draws, _INTERVAL, axis=0, method="nearest"
-            )
-        else:
-            points[:, rows, column] = mode(draws, axis=0).mode
+    rows, columns = np.nonzero(wanted)
+    asked, place = np.unique(rows, return_inverse=True)
+    x = as_tensor(coded[asked], model.params.flat.dtype, model.device)
+    observed, x = (~x.isnan()).to(x.dtype), x.nan_to_num()
+    near = [
+        modes(model, *own)
+        for own in zip(x.split(_CELLS), observed.split(_CELLS), strict=True)
+    ]
+    start = torch.cat(near, dim=1) if near else x
+    for first in range(0, len(rows), _CELLS):
+        part = slice(first, first + _CELLS)
+        own, without = place[part], observed[place[part]]
+        without[np.arange(len(own)), columns[part]] = 0.0
+        terms = _terms_near(model, x[own], without, bank, start[:, own])
+        found = _points(terms, columns[part])
+        points[:, rows[part], columns[part]] = found
     return points
+
+
+def _terms_near(
+    model: LatentModel, x: Tensor, observed: Tensor, bank: np.ndarray, start: Tensor
+) -> Terms:
+    """Terms of rows with holes, of which the codes without these holes are known."""
+    unit = as_tensor(bank, x.dtype, x.device)[None, :, None]
+    n_prior = len(bank) // DEFENSIVE
+    return propose(model, x, observed, unit, n_prior=n_prior, start=start)
+
+
+def _points(terms: Terms, columns: np.ndarray) -> np.ndarray:
+    """Points of one cell of each row, (3, n_rows)."""
+    # The same draws at every call: answers repeat.
+    draws = drawn_cells(terms, _DRAWS, generator(0, device=terms.z.device))
+    cells = as_array(draws[np.arange(len(columns)), :, columns])
+    points = np.quantile(cells, _INTERVAL, axis=1, method="nearest")
+    ordered = np.array(terms.likelihood.ordered)[columns]
+    return np.where(ordered, points, mode(cells, axis=1).mode)
 
 
 Judge: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -47,9 +47,9 @@ def test_p_values_of_normal_rows_are_uniform() -> None:
         X = np.random.default_rng(seed).standard_t(3, size=(101, 3))
         fitted = VAEAnomalyDetector(**QUICK, random_state=seed).fit(X[:100])
         p.append(fitted.p_values(X[100:])[0])
-    # Ranks among 20 rows are steps of 1/21; spread evenly over their step they show a
+    # Ranks among 33 rows are steps of 1/34; spread evenly over their step they show a
     # departure from the uniform, if there is one.
-    steps = np.random.default_rng(0).uniform(size=len(p)) / 21
+    steps = np.random.default_rng(0).uniform(size=len(p)) / 34
     assert kstest(p - steps, "uniform").pvalue > 0.01
     for level in (0.05, 0.1, 0.2, 0.5):
         slack = 2.0 * np.sqrt(level * (1 - level) / len(p))
@@ -60,12 +60,12 @@ def test_calibration_rows_tell_the_fit_nothing() -> None:
     # Whatever stands in the rows kept back, the scores stay.
     X, fresh = linear(100), linear(20, seed=1)
     first = VAEAnomalyDetector(**QUICK, random_state=0).fit(X)
-    kept = np.random.default_rng(0).permutation(100)[:20]
+    kept = np.random.default_rng(0).permutation(100)[:33]
     other = X.copy()
-    other[kept] = 1e4 * linear(20, seed=2)
+    other[kept] = 1e4 * linear(33, seed=2)
     second = VAEAnomalyDetector(**QUICK, random_state=0).fit(other)
     assert_array_equal(first.score_samples(fresh), second.score_samples(fresh))
-    assert_allclose(first.p_values(np.full((1, 6), 1e9)), 1 / 21)
+    assert_allclose(first.p_values(np.full((1, 6), 1e9)), 1 / 34)
     # Next to calibration rows that all lie far off, any ordinary row is normal.
     assert np.median(first.p_values(fresh)) < 1.0
     assert_array_equal(second.p_values(fresh), np.ones(20))
@@ -100,7 +100,7 @@ def test_stream_is_calibrated_by_its_latest_rows() -> None:
     fitted = VAEAnomalyDetector(**QUICK, random_state=0)
     for seed in range(3):
         fitted.partial_fit(linear(100, seed=seed))
-    assert_allclose(fitted.p_values(np.full((1, 6), 1e3)), 1 / 21)
+    assert_allclose(fitted.p_values(np.full((1, 6), 1e3)), 1 / 34)
 
 
 def test_selected_rows_are_those_of_scipy(detector: VAEAnomalyDetector) -> None:
