@@ -26,7 +26,7 @@ from sklearn.ensemble import IsolationForest
 from skvae import VAEAnomalyDetector
 
 Explain = Callable[[np.ndarray], np.ndarray]
-MOST_JUDGED = 300
+MOST_JUDGED = 1000
 
 
 def by_detector(X: np.ndarray) -> tuple[Explain, Explain]:
@@ -82,7 +82,7 @@ def main() -> None:
         if importlib.util.find_spec(package)
     }
     figures: dict[str, list[tuple[float, float, float]]] = {}
-    flagged_rows = []
+    flagged_rows, n_rows = [], []
     for name, normal, _ in normal_tables(args.data, most_rows=2000, most_columns=100):
         if normal.shape[1] < 4:
             continue
@@ -94,16 +94,17 @@ def main() -> None:
         if flagged.sum() < 5:
             continue
         flagged_rows.append(flagged.mean())
+        n_rows.append(len(rows))
         contenders = {"VAEAnomalyDetector.explain": explain}
         contenders |= {other: make(train) for other, make in others.items()}
         for contender, explain in contenders.items():
             began = time.process_time()
             parts = explain(rows)
-            seconds = (time.process_time() - began) / len(rows)
+            seconds = time.process_time() - began
             own = np.take_along_axis(parts, column[:, None], axis=1)
             place = (parts < own).sum(1)[flagged]
             figures.setdefault(contender, []).append(
-                ((place == 0).mean(), (place < 3).mean(), 1e6 * seconds)
+                ((place == 0).mean(), (place < 3).mean(), seconds)
             )
         print(name, flush=True)
     lines = [
@@ -111,7 +112,8 @@ def main() -> None:
         "|---|---|---|---|---|",
     ]
     for contender, tables in figures.items():
-        first, three, micro = np.mean(tables, axis=0)
+        first, three, seconds = np.mean(tables, axis=0)
+        micro = 1e6 * seconds / np.mean(n_rows)
         worst = min(table[0] for table in tables)
         lines.append(
             f"| {contender} | {first:.3f} | {three:.3f} | {worst:.2f} | {micro:.0f} |"
@@ -125,7 +127,12 @@ def main() -> None:
         )
         head += f"over tables; {np.mean(flagged_rows):.0%} of the rows were flagged. "
         head += "One cell of each row is moved by 4 to 8 deviations of its column. "
-        head += "Microseconds are CPU, one core"
+        head += "Each explains all rows of a table in one call, at most "
+        head += f"{MOST_JUDGED}, after a call by which rows were flagged; the forest "
+        head += (
+            "has its default 100 trees. Microseconds are CPU, one core, all tables by "
+        )
+        head += "all their rows"
         head += ".\n\n" if "SHAP on IsolationForest" in others else "; shap was not "
         head += "" if "SHAP on IsolationForest" in others else "installed.\n\n"
         args.output.write_text(head + text)
