@@ -101,7 +101,7 @@ def main() -> None:
         head += "benchmarks/quality/pvalues.py --data FOLDER --output FILE --seeds "
         head += f"{args.seeds}`: {len(tables)} real tables, the detector's defaults "
         head += (
-            "fitted to half of the normal rows of a table (at most 1000, a fifth of "
+            "fitted to half of the normal rows of a table (at most 1000, a third of "
         )
         head += "which calibrates), judged on the other half with a tenth of planted "
         head += "outliers of four kinds. The standard error is over tables. Below, the "
