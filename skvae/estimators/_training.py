@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from skvae._backend import sample_positions
-from skvae.inference.calibration import weighted_quantile
 from skvae.model.incomplete import Completion
 from skvae.table.containers import Container
+from skvae.table.moments import checked_weight, weighted_quantiles
 from skvae.table.raw import RawTable
 from skvae.table.schema import Schema
 from skvae.training.fit import CodedTable, Settings
@@ -70,12 +70,9 @@ class Training:
 
     def median_of_part(self, parts: np.ndarray) -> np.ndarray:
         """The same for the weighted median."""
-        return np.array(
-            [
-                weighted_quantile(own, 0.5, weight)
-                for own, weight in zip(parts.T, self._weight_of_cells().T, strict=True)
-            ]
-        )
+        seen = np.where(self._weight_of_cells() > 0.0, parts, np.nan)
+        weight = checked_weight(self.weight_of_part, len(parts))
+        return weighted_quantiles(seen, weight, (0.5,))[0]
 
     def _weight_of_cells(self) -> np.ndarray:
         seen = ~self.raw.take(self.part).missing()[:, self.schema.active]
