@@ -301,8 +301,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         parts = contributions(model, coded, answering["_bank"], score, completion)
         medians = np.zeros((2, len(schema.active)))
         if score.completes:
-            plain = contributions(model, coded, answering["_bank"], score)
-            medians[1] = training.median_of_part(plain)
+            medians[1] = training.median_of_part(parts)
         if score.has_units:
             parts = parts + training.log_jacobian_of_part
         contribution = np.zeros(len(schema.columns))

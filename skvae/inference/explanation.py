@@ -39,7 +39,7 @@ def contributions(
         a row fits the others least. A cell far off moves the code, and then others
         look wrong. So the other columns' parts are those of the row with that cell at
         its expected value, and what it takes from the score is its own. Missing cells
-        have the part of what was put there, and none in that.
+        have the part of what was put there.
 
     Returns
     -------
@@ -53,12 +53,12 @@ def contributions(
     mended, cell = completion.mended(whole, observed & model.likelihood.ordered)
     both = _parts(model, np.concatenate([whole, mended]), bank, score)
     both = both.astype(np.float64).reshape(2, *coded.shape)
-    before, parts = np.where(observed, both, 0.0)
+    before, parts = both
     own = cell[:, None]
     taken = before.sum(axis=1, keepdims=True) - parts.sum(axis=1, keepdims=True)
     taken += np.take_along_axis(parts, own, axis=1)
     np.put_along_axis(parts, own, taken, axis=1)
-    return np.where(observed, parts, both[0])
+    return parts
 
 
 def _parts(
