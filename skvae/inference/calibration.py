@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from skvae.table.moments import checked_weight, weighted_quantiles
-
 # Quantiles of the abnormality that place and scale its normal bulk: outliers up to
 # three tenths of the rows do not reach the last of them.
 _BULK = (0.1, 0.5, 0.7)
@@ -132,9 +130,24 @@ class Chances:
 def _quantiles(
     values: np.ndarray, shares: Sequence[float], weight: np.ndarray | None
 ) -> np.ndarray:
-    """Weighted quantiles of numbers (n_rows,), of whole weights those of repeats."""
-    weight = checked_weight(weight, len(values))
-    return weighted_quantiles(values[:, None], weight, shares)[:, 0]
+    """Quantiles of numbers (n_rows,), linear between the rows as NumPy's are.
+
+    So a share of the rows lies below the threshold, as with IsolationForest. Equal
+    weights give NumPy's quantiles, and whole numbers those of the rows repeated so many
+    times.
+    """
+    if weight is None:
+        return np.quantile(values, shares)
+    order = np.argsort(values, kind="stable")
+    order = order[weight[order] > 0]
+    # The unit of "one row" is the mean weight unless weights count rows.
+    counts = weight[order]
+    unit = 1.0 if (counts == np.round(counts)).all() else counts.mean()
+    ends = np.cumsum(counts) / unit
+    place = np.asarray(shares) * (ends[-1] - 1.0)
+    ranks = np.stack([ends - counts / unit, np.maximum(ends - 1.0, 0.0)], axis=1)
+    ranks[:, 1] = np.maximum(ranks[:, 1], ranks[:, 0])
+    return np.interp(place, ranks.ravel(), np.repeat(values[order], 2))
 
 
 def _distribution(
