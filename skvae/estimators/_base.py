@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.utils import Tags
 
 from skvae._version import __version__
+from skvae.estimators._arrays import learns, state_on_host
 from skvae.estimators._callbacks import CallbackSupportMixin, FitTask
 from skvae.estimators._fitted import encode
 from skvae.estimators._parameters import (
@@ -131,6 +132,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
     # -- fitting -----------------------------------------------------------------
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @learns
     def fit(
         self,
         X: Any,
@@ -192,6 +194,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @learns
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Make one pass over some more rows.
 
@@ -392,7 +395,8 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         return other
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_skvae_version": __version__}
+        state = {**super().__getstate__(), **state_on_host(self)}
+        return {**state, "_skvae_version": __version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
@@ -412,6 +416,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        tags.array_api_support = True
         tags.input_tags.allow_nan = True
         tags.input_tags.categorical = True
         tags.input_tags.string = True

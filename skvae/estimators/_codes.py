@@ -9,6 +9,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from skvae.estimators._arrays import answers
 from skvae.estimators._fitted import Fitted
 from skvae.estimators._tables import FLOATS, PRESERVED_DTYPES, in_blocks
 from skvae.inference.generation import decode_codes
@@ -23,6 +24,7 @@ class Codes(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitted):
     of that mixin defines itself.
     """
 
+    @answers
     def transform(self, X: Any) -> np.ndarray:
         """Posterior mean of the code of each row.
 
@@ -38,6 +40,7 @@ class Codes(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitted):
         """
         return self.posterior(X)[0]
 
+    @answers
     def posterior(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Posterior of the code of each row.
 
@@ -59,6 +62,7 @@ class Codes(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitted):
         mean, std = in_blocks(raw, self._encode, answer)
         return mean, std
 
+    @answers
     def inverse_transform(self, X: Any) -> Any:
         """Expected row at each code; of categories the likeliest.
 

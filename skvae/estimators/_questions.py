@@ -12,6 +12,7 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._backend import fresh_seed
+from skvae.estimators._arrays import answers
 from skvae.estimators._conditions import code_conditions, keep_conditions, warn_of_few
 from skvae.estimators._fitted import Fitted
 from skvae.estimators._tables import in_blocks
@@ -32,6 +33,7 @@ class Questions(Fitted):
 
     # -- how likely --------------------------------------------------------------
 
+    @answers
     def score_samples(self, X: Any) -> np.ndarray:
         """Score of each row, higher for more normal rows.
 
@@ -49,6 +51,7 @@ class Questions(Fitted):
         """
         return self._scores(self._check(X), self._score)
 
+    @answers
     def score(self, X: Any, y: Any = None) -> float:
         """Mean log-likelihood of the rows.
 
@@ -67,6 +70,7 @@ class Questions(Fitted):
         """
         return float(self._scores(self._check(X), SCORES["log_likelihood"]).mean())
 
+    @answers
     def elbo(self, X: Any, decompose: bool = False) -> Any:
         """Evidence lower bound of log p(x), at beta = 1.
 
@@ -90,6 +94,7 @@ class Questions(Fitted):
         reconstruction = self._scores(raw, SCORES["reconstruction_probability"])
         return reconstruction, reconstruction - bound
 
+    @answers
     def explain(self, X: Any) -> Any:
         """Why each row scores as it does.
 
@@ -134,6 +139,7 @@ class Questions(Fitted):
 
     # -- data space --------------------------------------------------------------
 
+    @answers
     def reconstruct(self, X: Any) -> Any:
         """Expected row at the code of each row; of categories the likeliest.
 
@@ -156,6 +162,7 @@ class Questions(Fitted):
         (coded,) = in_blocks(raw, self._encode, answer)
         return self._container.restore(self._schema.decode(coded), like=X)
 
+    @answers
     def impute(
         self, X: Any, n_imputations: int | None = None, random_state: Any = None
     ) -> Any:
@@ -208,6 +215,7 @@ class Questions(Fitted):
         means = conditional_mean(model, coded, self._bank, self._donors)
         return self._completed(X, raw, means)
 
+    @answers
     def predictive_interval(self, X: Any, coverage: float = 0.9) -> tuple[Any, Any]:
         """Where the model expects each cell, given the observed cells of its row.
 
@@ -249,6 +257,7 @@ class Questions(Fitted):
             self._container.restore(high, like=X),
         )
 
+    @answers
     def sample(
         self,
         n_samples: int = 1,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from skvae.estimators._arrays import answers
 from skvae.estimators._base import BaseVAE
 from skvae.estimators._tables import read_table
 from skvae.inference.imputation import conditional_mean
@@ -43,6 +44,7 @@ class Reasons(BaseVAE):
 
     # -- why ---------------------------------------------------------------------
 
+    @answers
     def explain(self, X: Any, expected: bool = False) -> Any:
         """Why each row scores as it does.
 
@@ -72,6 +74,7 @@ class Reasons(BaseVAE):
             parts, *(self._container.restore(each, like=X) for each in points)
         )
 
+    @answers
     def describe(self, X: Any) -> list[str]:
         """Say in a sentence what is unusual about each row.
 
@@ -115,6 +118,7 @@ class Reasons(BaseVAE):
 
     # -- what instead ------------------------------------------------------------
 
+    @answers
     def repair(self, X: Any) -> Any:
         """Replace the fewest cells that make each outlier an inlier.
 

@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_method_params
 
+from skvae.estimators._arrays import to_host
 from skvae.estimators._base import BaseVAE
 from skvae.estimators._training import Training
 from skvae.model.latent import LatentModel
@@ -38,6 +39,12 @@ class Data:
     X: Any
     y: Any
     fit_params: dict[str, Any]
+
+    @property
+    def on_host(self) -> Data:
+        """The same in arrays of NumPy."""
+        params = {name: to_host(value) for name, value in self.fit_params.items()}
+        return Data(to_host(self.X), to_host(self.y), params)
 
 
 @dataclass

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
+from skvae.estimators._arrays import answers, learns
 from skvae.estimators._reasons import Reasons
 from skvae.estimators._training import Training
 from skvae.inference.calibration import (
@@ -95,6 +96,7 @@ class Verdicts(Reasons):
             "_chances": np.stack([chances.edges, chances.values]),
         }
 
+    @learns
     def calibrate(self, X: Any) -> Self:
         """Let rows that are known to be normal judge the p-values from now on.
 
@@ -115,6 +117,7 @@ class Verdicts(Reasons):
 
     # -- which rows --------------------------------------------------------------
 
+    @answers
     def decision_function(self, X: Any) -> np.ndarray:
         """Score of each row less the threshold; negative for outliers.
 
@@ -130,6 +133,7 @@ class Verdicts(Reasons):
         scores = self.score_samples(X)
         return scores - np.asarray(self.offset_, dtype=scores.dtype)
 
+    @answers
     def predict(self, X: Any) -> np.ndarray:
         """Tell outliers (-1) from inliers (+1).
 
@@ -143,6 +147,7 @@ class Verdicts(Reasons):
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 
+    @answers
     def p_values(self, X: Any) -> np.ndarray:
         """How often a row like those of the training table scores as low.
 
@@ -174,6 +179,7 @@ class Verdicts(Reasons):
         check_is_fitted(self)
         return conformal_p_values(self.score_samples(X), self._calibration)
 
+    @answers
     def select(self, X: Any, fdr: float = 0.05) -> np.ndarray:
         """Pick outliers such that few of the picked rows are normal ones.
 
@@ -195,6 +201,7 @@ class Verdicts(Reasons):
         )
         return discoveries(self.p_values(X), float(fdr))
 
+    @answers
     def outlier_probability(self, X: Any) -> np.ndarray:
         """Chance that each row is an outlier, given its score.
 

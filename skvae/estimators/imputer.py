@@ -12,6 +12,7 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
+from skvae.estimators._arrays import answers
 from skvae.estimators._base import BaseVAE
 from skvae.estimators._documentation import documented
 from skvae.estimators._parameters import DENSITY, ENSEMBLE, Defaults
@@ -190,6 +191,7 @@ class VAEImputer(TransformerMixin, BaseVAE):
     def _defaults(self) -> Defaults:
         return _IMPUTATION
 
+    @answers
     def transform(self, X: Any) -> Any:
         """Complete a table.
 

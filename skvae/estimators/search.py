@@ -208,7 +208,7 @@ class VAESearchCV(BaseSearchCV):
         data = Data(X, y, routed.estimator.fit)
         cause = unstackable(self.estimator, candidates, params)
         if cause is None:
-            results, simplicity = self._side_by_side(candidates, splits, data)
+            results, simplicity = self._side_by_side(candidates, splits, data.on_host)
         else:
             results, simplicity = self._one_by_one(candidates, splits, data, cause)
         self.n_splits_ = len(splits)
@@ -289,7 +289,7 @@ class VAESearchCV(BaseSearchCV):
             for candidate in candidates
         ]
         if self.refit == "one_standard_error":
-            prepare(tries, data)
+            prepare(tries, data.on_host)
         return search.cv_results_, self._simplicity(tries)
 
     def _simplicity(self, tries: list[Try]) -> list[Simplicity]:

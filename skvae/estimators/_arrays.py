@@ -1,0 +1,190 @@
+"""Arrays of other libraries, such as torch's tensors: on their way in, and back.
+
+The table is read with NumPy. Where scikit-learn dispatches by array library
+(``array_api_dispatch``), an estimator keeps its arrays in the library and on the device
+of the table it was fitted to, and gives its answers there. Everything that knows of
+scikit-learn's private helpers for this is in this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import numpy as np
+from sklearn import config_context, get_config
+from sklearn.utils._array_api import (
+    _convert_to_numpy,
+    _max_precision_float_dtype,
+    get_namespace_and_device,
+)
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+# An array that every fit leaves behind: where it lives, the estimator does.
+_WITNESS = "_bank"
+
+
+def learns(method: Method) -> Method:
+    """Let a method learn from arrays of any library.
+
+    The estimator's own arrays then live where the first argument does.
+    """
+
+    @wraps(method)
+    def learn(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before, after = _Home.of(_witness(self)), _Home.of(_first(args, kwargs))
+        self.__dict__.update(state_on_host(self))
+        home = before
+        try:
+            result = method(self, *map(to_host, args), **_each(to_host, kwargs))
+            home = after
+        finally:
+            if home is not None:
+                self.__dict__.update(_each(home.bring, _arrays(self)))
+        return result
+
+    return learn  # type: ignore[return-value]
+
+
+def answers(method: Method) -> Method:
+    """Let a method take a table, if any, from where fit did, and answer there."""
+    asks = "X" in inspect.signature(method).parameters
+
+    @wraps(method)
+    def answer(self: Any, *args: Any, **kwargs: Any) -> Any:
+        home = _Home.of(_witness(self))
+        if asks and hasattr(self, _WITNESS):
+            _check_same(home, _first(args, kwargs), self, method.__name__)
+        moved, host = state_on_host(self), self
+        if moved:
+            # Not copy.copy, which goes by way of the pickled state.
+            host = object.__new__(type(self))
+            host.__dict__.update({**vars(self), **moved})
+        result = method(host, *map(to_host, args), **_each(to_host, kwargs))
+        return result if home is None else home.bring(result)
+
+    return answer  # type: ignore[return-value]
+
+
+def to_host(value: Any) -> Any:
+    """Another library's array as NumPy's; anything else as it is.
+
+    Raises
+    ------
+    TypeError
+        For an array on another device than the CPU where scikit-learn does not
+        dispatch by array library.
+    """
+    if not _is_foreign(value):
+        return value
+    if get_config()["array_api_dispatch"]:
+        return _as_numpy(value)
+    try:
+        return np.asarray(_detached(value))
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(
+            f"Arrays that NumPy can't read are taken only where scikit-learn "
+            f"dispatches by array library, got {type(value).__name__} on device "
+            f"{getattr(value, 'device', 'unknown')} ({error}). Set the environment "
+            f"variable SCIPY_ARRAY_API=1 before Python starts and call "
+            f"sklearn.set_config(array_api_dispatch=True), or pass a copy on the CPU."
+        ) from error
+
+
+def state_on_host(estimator: Any) -> dict[str, Any]:
+    """Those of the fitted arrays that are not NumPy's, as NumPy's."""
+    own = _arrays(estimator)
+    return {name: _as_numpy(a) for name, a in own.items() if _is_foreign(a)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Home:
+    """An array library and one of its devices."""
+
+    xp: Any
+    device: Any
+
+    @classmethod
+    def of(cls, array: Any) -> _Home | None:
+        """Where an array lives; None for NumPy, and where nothing is dispatched."""
+        if not get_config()["array_api_dispatch"] or not _is_foreign(array):
+            return None
+        xp, _, device = get_namespace_and_device(array)
+        return cls(xp, device)
+
+    def bring(self, value: Any) -> Any:
+        """NumPy's numbers here, single ones and whatever else as they are."""
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            narrow = _max_precision_float_dtype(self.xp, self.device) == self.xp.float32
+            if narrow and value.dtype == np.float64:
+                value = value.astype(np.float32)
+            # Neither negative strides nor memory that may not be written to.
+            value = np.require(value, requirements=["C", "W"])
+            return self.xp.asarray(value, device=self.device)
+        if isinstance(value, tuple | list):
+            return type(value)(self.bring(each) for each in value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            names = [field.name for field in dataclasses.fields(value)]
+            moved = {name: self.bring(getattr(value, name)) for name in names}
+            return dataclasses.replace(value, **moved)
+        return value
+
+
+def _check_same(home: _Home | None, X: Any, estimator: Any, name: str) -> None:
+    """Raise where a table lives elsewhere than the estimator."""
+    if not get_config()["array_api_dispatch"]:
+        return
+    other = _Home.of(X)
+    if other != home:
+        raise ValueError(
+            f"Inputs passed to {type(estimator).__name__}.{name}() must use the same "
+            f"namespace and the same device as those passed to fit(): those were "
+            f"{_told(home)}, got {_told(other)}. Convert X, or fit again."
+        )
+
+
+def _told(home: _Home | None) -> str:
+    if home is None:
+        return "NumPy's"
+    return f"{home.xp.__name__}'s on {home.device}"
+
+
+def _is_foreign(value: Any) -> bool:
+    return hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray)
+
+
+def _detached(array: Any) -> Any:
+    """The array without what its library needs for gradients."""
+    return array.detach() if hasattr(array, "detach") else array
+
+
+def _as_numpy(array: Any) -> np.ndarray:
+    with config_context(array_api_dispatch=True):
+        xp, _, _ = get_namespace_and_device(array)
+        return np.asarray(_convert_to_numpy(_detached(array), xp))
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[0] if args else kwargs.get("X")
+
+
+def _each(change: Callable[[Any], Any], values: dict[str, Any]) -> dict[str, Any]:
+    return {name: change(value) for name, value in values.items()}
+
+
+def _witness(estimator: Any) -> Any:
+    return vars(estimator).get(_WITNESS)
+
+
+def _arrays(estimator: Any) -> dict[str, Any]:
+    """The fitted arrays; parameters are the user's."""
+    given = estimator._get_param_names()
+    return {
+        name: value
+        for name, value in vars(estimator).items()
+        if name not in given and (isinstance(value, np.ndarray) or _is_foreign(value))
+    }
