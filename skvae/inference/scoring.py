@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -196,68 +196,80 @@ def read(
     tuple of ndarray
         What ``reading`` gave, all rows.
     """
+    n_draws = 1 if bank is None else len(bank) + n_prior
+    unit = None
+    if bank is not None:  # as draws that all rows share
+        dtype = model.params.flat.dtype
+        unit = as_tensor(bank, dtype, model.device)[None, :, None]
+
+    def complete(x: Tensor) -> Sequence[Tensor]:
+        x = x.expand(model.n_members, -1, -1)
+        return reading(model(x, unit, n_prior=n_prior))
+
+    def incomplete(x: Tensor) -> Sequence[Tensor]:
+        observed = (~x.isnan()).to(x.dtype)
+        terms = propose(model, x.nan_to_num(), observed, unit, n_prior=n_prior)
+        return reading(terms if donors is None else donors.join(model, terms))
+
+    n_sought = max(n_draws, 1 + model.n_components)
     holed = np.isnan(coded).any(axis=1)
     if not holed.any():
-        return _gather(reading, _complete(model, coded, bank, n_prior))
-    with_holes = _gather(reading, _holed(model, coded[holed], bank, n_prior, donors))
+        return _in_chunks(model, coded, complete, _CHUNK // n_draws)
+    with_holes = _in_chunks(model, coded[holed], incomplete, _HOLED_CHUNK // n_sought)
     if holed.all():
         return with_holes
-    complete = _gather(reading, _complete(model, coded[~holed], bank, n_prior))
+    whole = _in_chunks(model, coded[~holed], complete, _CHUNK // n_draws)
     merged = []
-    for whole, part in zip(complete, with_holes, strict=True):
-        answer = np.empty((len(coded), *whole.shape[1:]), whole.dtype)
-        answer[~holed], answer[holed] = whole, part
+    for part, holed_part in zip(whole, with_holes, strict=True):
+        answer = np.empty((len(coded), *part.shape[1:]), part.dtype)
+        answer[~holed], answer[holed] = part, holed_part
         merged.append(answer)
     return tuple(merged)
 
 
-def _gather(reading: Reading, chunks: Iterator[Terms]) -> tuple[np.ndarray, ...]:
-    parts = [[as_array(answer) for answer in reading(terms)] for terms in chunks]
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
-
-
-def _complete(
-    model: LatentModel, coded: np.ndarray, bank: np.ndarray | None, n_prior: int
-) -> Iterator[Terms]:
-    """Terms of rows without holes, chunk by chunk; one at least."""
-    n_draws = 1 if bank is None else len(bank) + n_prior
-    unit = _unit(model, bank)
-    for x in _chunks(model, coded, n_draws):
-        yield model(x.expand(model.n_members, -1, -1), unit, n_prior=n_prior)
-
-
-def _holed(
+def _in_chunks(
     model: LatentModel,
     coded: np.ndarray,
-    bank: np.ndarray | None,
-    n_prior: int,
-    donors: Donors | None,
-) -> Iterator[Terms]:
-    """Terms of rows with holes, chunk by chunk."""
-    n_draws = 1 if bank is None else len(bank) + n_prior
-    unit = _unit(model, bank)
-    n_decoded = max(n_draws, 1 + model.n_components)
-    for x in _chunks(model, coded, n_decoded, _HOLED_CHUNK):
-        observed = (~x.isnan()).to(x.dtype)
-        terms = propose(model, x.nan_to_num(), observed, unit, n_prior=n_prior)
-        yield terms if donors is None else donors.join(model, terms)
+    ask: Callable[[Tensor], Sequence[Tensor]],
+    most: int,
+) -> tuple[np.ndarray, ...]:
+    """Ask for some rows at a time; one chunk at least.
 
+    Where the device runs out of memory the chunks are halved, down to one row.
 
-def _unit(model: LatentModel, bank: np.ndarray | None) -> Tensor | None:
-    """The bank as draws that all rows share."""
-    if bank is None:
-        return None
-    return as_tensor(bank, model.params.flat.dtype, model.device)[None, :, None]
+    Parameters
+    ----------
+    model : LatentModel
+    coded : ndarray of shape (n_rows, n_columns)
+    ask : callable
+        From rows to tensors whose first axis is theirs.
+    most : int
+        Rows that are asked for at a time, times the members.
 
-
-def _chunks(
-    model: LatentModel, coded: np.ndarray, n_draws: int, most: int = _CHUNK
-) -> Iterator[Tensor]:
-    """Rows of which so many draws are decoded at once; one chunk at least."""
-    size = max(1, most // (n_draws * model.n_members))
-    for start in range(0, max(len(coded), 1), size):
+    Raises
+    ------
+    MemoryError
+        Where the device has no memory for one row.
+    """
+    size, start = max(1, most // model.n_members), 0
+    parts: list[list[np.ndarray]] = []
+    while start < len(coded) or not parts:
         part = coded[start : start + size]
-        yield as_tensor(part, model.params.flat.dtype, model.device)
+        x = as_tensor(part, model.params.flat.dtype, model.device)
+        try:
+            parts.append([as_array(answer) for answer in ask(x)])
+        except torch.cuda.OutOfMemoryError as error:
+            size = len(part) // 2
+            if not size:
+                raise MemoryError(
+                    f"The draws of one row must fit into the memory of {model.device}, "
+                    f"which has too little left. Fit with fewer n_score_samples or "
+                    f"n_estimators, free memory there, or save and load the "
+                    f"estimator, which then answers on the CPU."
+                ) from error
+        else:
+            start += size
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
 def read_weighted(

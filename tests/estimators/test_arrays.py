@@ -90,7 +90,7 @@ def test_scikit_learns_check_of_types_and_values(
 ) -> None:
     del dispatch
     check = estimator_checks.check_array_api_input
-    check(cls.__name__, cls(max_iter=2), "torch", "cpu", dtype, True)
+    check(cls.__name__, cls(max_iter=2, random_state=0), "torch", "cpu", dtype, True)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -142,7 +142,7 @@ def test_more_rows_and_weights_may_be_tensors(cls: Any, dispatch: None) -> None:
         vae.partial_fit(torch.tensor(X[rows]), sample_weight=torch.tensor(weight[rows]))
     same(vae.score_samples(torch.tensor(X)), plain.score_samples(X))
     again = cls(max_iter=2, random_state=0)
-    again.fit(torch.tensor(X), sample_weight=weight.tolist(), X_val=torch.tensor(X[:9]))
+    again.fit(torch.tensor(X), sample_weight=weight, X_val=torch.tensor(X[:9]))
     assert isinstance(again.kl_per_component_, torch.Tensor)
 
 

@@ -290,3 +290,48 @@ def test_no_rows_have_no_scores() -> None:
     empty = np.empty((0, D))
     rows = score_rows(random_model(), empty, draw_bank(8, K, 0), SCORES["elbo"])
     assert rows.shape == (0,)
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """Let a device hold so many rows at most; the numbers of rows it is asked for."""
+    asked: list[int] = []
+
+    def guarded(answer: Any) -> Any:
+        def call(model: LatentModel, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            asked.append(x.shape[-2])
+            if x.shape[-2] > most:
+                raise torch.cuda.OutOfMemoryError("tried to allocate")
+            return answer(model, x, *args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(LatentModel, "__call__", guarded(LatentModel.__call__))
+    monkeypatch.setattr(scoring, "propose", guarded(scoring.propose))
+    return asked
+
+
+@pytest.mark.parametrize("most", [1, 7, 20])
+def test_chunks_get_smaller_where_memory_ends(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, bank = linear_model(), draw_bank(16, K, 0)
+    X = gaussian_table(61)
+    X[::3, 1] = np.nan
+    expected = score_rows(model, X, bank, SCORES["log_likelihood"])
+    asked = short_of_memory(monkeypatch, most)
+    scores = score_rows(model, X, bank, SCORES["log_likelihood"])
+    np.testing.assert_allclose(scores, expected, rtol=1e-12)
+    assert max(asked) > most
+    # What was too much once is not tried again: a few halvings for either kind of rows.
+    assert sum(n > most for n in asked) <= 2 * 6
+
+
+def test_memory_for_less_than_a_row_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = short_of_memory(monkeypatch, 0)
+    with pytest.raises(MemoryError, match=r"one row .* n_score_samples"):
+        score_rows(
+            linear_model(), gaussian_table(5), draw_bank(16, K, 0), SCORES["elbo"]
+        )
+    assert asked == [5, 2, 1]
