@@ -13,6 +13,9 @@ from torch import Tensor
 # Not measured: below so many multiply-adds a step, starting the kernels is expected to
 # cost a GPU more than the arithmetic.
 _DEVICE_WORK = 50_000_000
+# Not measured: a table takes this share of a device's free memory at most, so that
+# training has room beside it.
+_TABLE_SHARE = 0.5
 
 
 def fresh_seed(random_state: Any) -> int:
@@ -74,6 +77,24 @@ def resolve_device(name: str, work: int) -> torch.device:
             f"{name!r} ({str(error).splitlines()[0]}). Use device='auto' or 'cpu'."
         ) from error
     return device
+
+
+def fits(n_bytes: int, device: torch.device) -> bool:
+    """Whether a table of this size may lie on a device as a whole.
+
+    Always where the device's memory is the host's.
+    """
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return n_bytes <= _TABLE_SHARE * free
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device; the host doesn't wait until it is there."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def scoring_dtype(dtype: np.dtype[Any], device: torch.device) -> torch.dtype:

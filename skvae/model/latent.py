@@ -10,14 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae._backend import as_array
+from skvae._backend import as_array, fits
 from skvae.model.autoencoder import Autoencoder
 from skvae.model.incomplete import fill
 from skvae.model.likelihoods import TableLikelihood
 from skvae.model.linear import LinearGaussian
 from skvae.model.networks import Network, Parameters
 from skvae.model.priors import Prior, StandardNormal, prior_of
-from skvae.model.rows import Coded, OnDemand, Rows, RowsOnDemand, scaled_weight
+from skvae.model.rows import (
+    AnyRows,
+    Coded,
+    OnDemand,
+    Rows,
+    RowsOnDemand,
+    RowsOnHost,
+    scaled_weight,
+)
 from skvae.model.terms import Terms, defended
 
 
@@ -155,14 +163,19 @@ class LatentModel(Autoencoder):
 
     def rows_for_batches(
         self, coded: Coded, weight: np.ndarray | None = None
-    ) -> Rows | RowsOnDemand:
-        """Coded rows as `rows` makes them: at once, or when they are asked for."""
-        if not isinstance(coded, OnDemand):
+    ) -> AnyRows:
+        """Coded rows as `rows` makes them: at once, or when they are asked for.
+
+        Those of a table that is too large for the device are made on the host.
+        """
+        flat, host = self.params.flat, torch.device("cpu")
+        if isinstance(coded, OnDemand):
+            own = None if weight is None else scaled_weight(weight, flat.dtype, host)
+            return RowsOnDemand(coded, self.rows, own)
+        n_cells = coded.shape[0] * (2 * coded.shape[1] + self.encoder.n_inputs)
+        if fits(n_cells * flat.itemsize, flat.device):
             return self.rows(coded, weight)
-        flat, own = self.params.flat, None
-        if weight is not None:
-            own = scaled_weight(weight, flat.dtype, flat.device)
-        return RowsOnDemand(coded, self.rows, own)
+        return RowsOnHost(self.to(flat.dtype, host).rows(coded, weight), flat.device)
 
     def _expected(self, features: Tensor, seen: Tensor) -> Tensor:
         """Features to put where ``seen`` is false, one row or one for each."""

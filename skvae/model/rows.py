@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae._backend import as_array, as_tensor
+from skvae._backend import as_tensor, send
 
 # Cells that are looked at together where a whole table is gone through.
 _CELLS_PER_BLOCK = 2**22
@@ -127,6 +127,11 @@ class Rows:
         """Where the rows are."""
         return self.x.device
 
+    @property
+    def places_device(self) -> torch.device:
+        """Where `at` wants its places."""
+        return self.device
+
     def __len__(self) -> int:
         return self.x.shape[-2]
 
@@ -156,6 +161,19 @@ class Rows:
             None if self.observed is None else _gather(self.observed, places),
             None if self.weight is None else _gather(self.weight, places),
             None if self.seen is None else _gather(self.seen, places),
+        )
+
+    def to(self, device: torch.device) -> Rows:
+        """The same rows of the host on a device."""
+
+        def sent(part: Tensor | None) -> Tensor | None:
+            return None if part is None else send(part, device)
+
+        return Rows(
+            send(self.x, device),
+            sent(self.observed),
+            sent(self.weight),
+            sent(self.seen),
         )
 
     @classmethod
@@ -193,6 +211,29 @@ def scaled_weight(
     return as_tensor(weight / weight.mean(), dtype, device)
 
 
+class RowsOnHost:
+    """Rows that stay on the host and move to a device when they are asked for.
+
+    Parameters
+    ----------
+    rows : Rows
+        On the host.
+    device : torch.device
+    """
+
+    places_device = torch.device("cpu")
+
+    def __init__(self, rows: Rows, device: torch.device) -> None:
+        self.rows, self.device, self.n_inputs = rows, device, rows.n_inputs
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def at(self, places: Tensor) -> Rows:
+        """The rows at these places (n_members, n_rows), for each member its own."""
+        return self.rows.at(places).to(self.device)
+
+
 class RowsOnDemand:
     """Rows that become tensors when they are asked for.
 
@@ -202,8 +243,10 @@ class RowsOnDemand:
     make : callable
         From coded rows to `Rows`.
     weight : Tensor of shape (n_rows,) or None
-        Mean 1; None where all rows count alike.
+        Mean 1, on the host; None where all rows count alike.
     """
+
+    places_device = torch.device("cpu")
 
     def __init__(
         self,
@@ -220,10 +263,15 @@ class RowsOnDemand:
 
     def at(self, places: Tensor) -> Rows:
         """The rows at these places (n_members, n_rows), for each member its own."""
-        rows = self.make(self.table[as_array(places.flatten())])
-        weight = None if self.weight is None else _gather(self.weight, places)
+        rows, weight = self.make(self.table[places.flatten().numpy()]), None
+        if self.weight is not None:
+            weight = send(_gather(self.weight, places), self.device)
         here = torch.arange(places.numel(), device=self.device).view(places.shape)
         return replace(rows.at(here), weight=weight)
+
+
+AnyRows: TypeAlias = Rows | RowsOnHost | RowsOnDemand
+"""What gives rows on the device for places of rows."""
 
 
 def _gather(values: Tensor, places: Tensor) -> Tensor:

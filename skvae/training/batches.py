@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from skvae._backend import generator
-from skvae.model.rows import Rows, RowsOnDemand
+from skvae.model.rows import AnyRows
 
 # Batches gathered at once: one gather a block instead of one a step, and memory that
 # does not grow with the table. A block of a wide table has fewer, to stay in cache.
@@ -81,7 +81,7 @@ class Batches:
 
     Parameters
     ----------
-    rows : Rows or RowsOnDemand
+    rows : Rows, RowsOnHost or RowsOnDemand
     batch_size : int
     n_draws : int
         Posterior draws of each row; 0 for none.
@@ -97,7 +97,7 @@ class Batches:
 
     def __init__(
         self,
-        rows: Rows | RowsOnDemand,
+        rows: AnyRows,
         *,
         batch_size: int,
         n_draws: int,
@@ -133,12 +133,11 @@ class Batches:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """One pass over the rows."""
         n = self.n_rows
-        device = self.rows.device
         orders = [
             torch.randperm(n, generator=generator(seed, epoch, 0))
             for seed in self.seeds
         ]
-        order = torch.stack(orders).to(device)
+        order = torch.stack(orders).to(self.rows.places_device)
         if self.chosen is not None:
             order = self.chosen.gather(1, order)
         fitting = _CELLS_PER_BLOCK // (self.batch_size * self.rows.n_inputs)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from skvae.model.rows import Rows
+from skvae import _backend
+from skvae.model.rows import Rows, RowsOnHost
 from skvae.training.batches import Batch, Batches
 
 K, DRAWS = 2, 3
@@ -177,3 +178,36 @@ def test_what_the_encoder_sees_goes_with_its_row() -> None:
         assert torch.equal(batch.inputs[..., 1:], -batch.x)
     plain = next(batches(Rows(number)).epoch(0))
     assert plain.inputs is plain.x
+
+
+# -- tables that are too large for a device --------------------------------------------
+
+
+def test_rows_on_the_host_give_the_batches_of_rows_on_the_device() -> None:
+    table = rows(205, holes=True, weighted=True)
+    far = RowsOnHost(table, torch.device("cpu"))
+    pairs = [batches(t, batch_size=3, seeds=[7, 8]).epoch(1) for t in (table, far)]
+    for here, there in zip(*pairs, strict=True):
+        for name in ("x", "observed", "weight", "unit"):
+            assert torch.equal(getattr(here, name), getattr(there, name))
+
+
+def test_only_the_rows_that_are_asked_for_go_to_the_device() -> None:
+    table = rows(50, holes=True, weighted=True)
+    far = RowsOnHost(table, torch.device("meta"))
+    assert (len(far), far.n_inputs, far.device.type) == (50, 2, "meta")
+    block = far.at(torch.tensor([[3, 1, 4]]))
+    for part, shape in [(block.x, (1, 3, 2)), (block.weight, (1, 3))]:
+        assert part is not None
+        assert part.device.type == "meta"
+        assert part.shape == shape
+    assert block.seen is None
+    assert table.x.device.type == "cpu"
+
+
+def test_a_table_takes_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    cuda, cpu = torch.device("cuda", 0), torch.device("cpu")
+    assert _backend.fits(50, cuda)
+    assert not _backend.fits(51, cuda)
+    assert _backend.fits(10**15, cpu)

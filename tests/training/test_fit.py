@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from skvae.model import latent
+from skvae.model.rows import RowsOnHost
 from skvae.training.fit import CodedTable, Settings, fit_model, partial_fit_model
 from skvae.training.loop import SCHEDULES, Plan
 
@@ -126,3 +128,28 @@ def test_shared_noise_leaves_counts_and_codes_their_own_scale() -> None:
     assert shared.shape[-1] == 4
     assert torch.equal(shared[..., 0], shared[..., 1])
     assert apart.params["log_scale"].shape[-1] == 4
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_a_table_beyond_the_devices_memory_gives_the_same_fit(
+    holes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = replace(table(holes=holes), weight=np.linspace(0.5, 2.0, 200))
+    expected = fit_model(given, settings(held_out=0.1), 0)
+    asked: list[int] = []
+
+    def too_large(n_bytes: int, device: torch.device) -> bool:
+        asked.append(n_bytes)
+        return False
+
+    monkeypatch.setattr(latent, "fits", too_large)
+    fit = fit_model(given, settings(held_out=0.1), 0)
+    assert torch.equal(fit.model.params.flat, expected.model.params.flat)
+    assert fit.history.loss == expected.history.loss
+    # What is asked for is what the rows take.
+    model = fit.model.to(torch.float32, torch.device("cpu"))
+    far = model.rows_for_batches(given.values)
+    assert isinstance(far, RowsOnHost)
+    parts = (far.rows.x, far.rows.observed, far.rows.seen)
+    taken = sum(part.nbytes for part in parts if part is not None)
+    assert taken <= asked[-1] <= 2 * taken
