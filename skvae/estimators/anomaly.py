@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import OutlierMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skvae.estimators._arrays import answers
 from skvae.estimators._codes import Codes
 from skvae.estimators._documentation import documented
 from skvae.estimators._parameters import ENSEMBLE, Defaults
@@ -256,6 +257,7 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         name = self._settled["anomaly_score"]
         return Aggregate.completes if name == "aggregate" else SCORES[name].completes
 
+    @answers
     def score_std(self, X: Any) -> np.ndarray:
         """How far the members of the ensemble disagree about each row.
 
