@@ -70,7 +70,8 @@ def ours(estimator: Any, table: np.ndarray) -> tuple[Contender, LatentModel]:
     """The training loop of an estimator, on all rows; and its model."""
     estimator.set_params(early_stopping=False, device="cpu", random_state=0)
     fit = estimator._prepare(table, None, go_on=False)
-    settings, seeds = fit.settings, [fit.seed]
+    settings = fit.settings
+    seeds = [fit.seed + member for member in range(settings.n_members)]
     model = start_model(fit.coded, settings, seeds)
     model = model.to(torch.float32, settings.device)
     batches = Batches(
@@ -271,7 +272,7 @@ def own_products(model: LatentModel, table: np.ndarray, batch_size: int) -> Cont
         *_layers(model.encoder, to_input=False),
         *_layers(model.decoder, to_input=True),
     ]
-    return _products(layers, len(table), batch_size)
+    return _products(layers, len(table), batch_size, model.n_members)
 
 
 def _layers(network: Network, *, to_input: bool) -> list[tuple[int, int, bool]]:
@@ -285,21 +286,28 @@ def _layers(network: Network, *, to_input: bool) -> list[tuple[int, int, bool]]:
 
 
 def _products(
-    layers: list[tuple[int, int, bool]], n_rows: int, batch_size: int
+    layers: list[tuple[int, int, bool]],
+    n_rows: int,
+    batch_size: int,
+    n_members: int = 1,
 ) -> Contender:
     """Outputs, gradient of the weights and, where asked, that of the inputs."""
+
+    def numbers(rows: int, columns: int) -> Tensor:
+        return torch.randn(n_members, rows, columns)
+
     pairs = []
     for n_in, n_out, to_input in layers:
-        x, weight = torch.randn(batch_size, n_in), torch.randn(n_in, n_out)
-        by_out = torch.randn(batch_size, n_out)
-        pairs += [(x, weight), (x.T, by_out)]
+        x, weight = numbers(batch_size, n_in), numbers(n_in, n_out)
+        by_out = numbers(batch_size, n_out)
+        pairs += [(x, weight), (x.mT, by_out)]
         if to_input:
-            pairs.append((by_out, weight.T))
-    results = [torch.mm(a, b) for a, b in pairs]
+            pairs.append((by_out, weight.mT))
+    results = [torch.bmm(a, b) for a, b in pairs]
 
     def run(n_epochs: int) -> None:
         for _ in range(n_epochs * -(-n_rows // batch_size)):
             for (a, b), out in zip(pairs, results, strict=True):
-                torch.mm(a, b, out=out)
+                torch.bmm(a, b, out=out)
 
     return run

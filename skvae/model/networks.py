@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TypeAlias
 
 import torch
@@ -28,13 +28,19 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 # overwritten by the derivative there.
 
 
+@cache
+def _one(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A number that need not be made a tensor at every step."""
+    return torch.ones((), dtype=dtype, device=device)
+
+
 def _relu(h: Tensor, slope: Tensor) -> None:
-    torch.sign(h.clamp_(min=0.0), out=slope)
+    torch.sign(torch.relu_(h), out=slope)
 
 
 def _silu(h: Tensor, slope: Tensor) -> None:
     h.mul_(torch.sigmoid(h, out=slope))
-    torch.lerp(h, h.new_ones(()), slope, out=slope)  # h + s (1 - h), s the sigmoid
+    torch.lerp(h, _one(h.dtype, h.device), slope, out=slope)  # h + s (1 - h)
 
 
 def _gelu(h: Tensor, slope: Tensor) -> None:
@@ -51,7 +57,7 @@ def _elu(h: Tensor, slope: Tensor) -> None:
 
 def _tanh(h: Tensor, slope: Tensor) -> None:
     h.tanh_()
-    torch.addcmul(h.new_ones(()), h, h, value=-1.0, out=slope)
+    torch.addcmul(_one(h.dtype, h.device), h, h, value=-1.0, out=slope)
 
 
 def _softplus(h: Tensor, slope: Tensor) -> None:
@@ -282,12 +288,14 @@ class NetworkPass:
         parts = [network.n_linear, network.n_extra]
         self.linear, self.extra = self._out.split(parts, -1)
         self.by_linear, self.by_extra = self._by_out.split(parts, -1)
-        self._path, self._by_path = own("path")
+        path, by_path = own("path")
         self._bias, by_bias = own("bias")
         self._by_x, self._seen, self._by_seen = (
             buffer(n_inputs, codes_in) for _ in range(3)
         )
-        self._through_path = _product(self.by_linear, self._path.mT, self._by_x)
+        self._along_path = _times(path, self.linear, self.linear)
+        self._by_path = _times(self.by_linear, by_path)
+        self._through_path = _product(self.by_linear, path.mT, self._by_x)
         self._sum_by_out = _sum_of_rows(self._by_out, by_bias)
         self._activate = SLOPES[network.activation]
         # The layers, the head among them, and what lies between one and the next. The
@@ -317,7 +325,7 @@ class NetworkPass:
             self._layers[-1].forward()
         else:
             self._out.copy_(self._bias)
-        _product(x, self._path, self.linear, self.linear)()
+        self._along_path(x)
 
     def backward(self, *, to_input: bool) -> Tensor:
         """Gradient of the parameters and, with ``to_input``, of the rows.
@@ -327,7 +335,7 @@ class NetworkPass:
         by_x : Tensor of shape (n_members, n_rows, n_inputs)
             Meaningless without ``to_input``.
         """
-        _product(self._x.mT, self.by_linear, self._by_path)()
+        self._by_path(self._x.mT)
         if to_input:
             self._through_path()
         if not self._layers:
@@ -399,19 +407,28 @@ def _sum_of_rows(values: Tensor, out: Tensor) -> _Call:
 
 def _product(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None = None) -> _Call:
     """``out = start + a b`` for each member, however ``out`` lies."""
+    return partial(_times(b, out, start), a)
+
+
+def _times(
+    b: Tensor, out: Tensor, start: Tensor | None = None
+) -> Callable[[Tensor], object]:
+    """What makes ``out = start + a b`` of the ``a`` it is given."""
     if out.stride(-1) != 1:
-        a, b, out = b.mT, a.mT, out.mT
-        start = None if start is None else start.mT
-    elif out.shape[-1] < _NARROW and start is None:
-        flipped = out.new_empty(out.mT.shape)
+        left, turned = b.mT, out.mT
+        if start is None:
+            return lambda a: torch.bmm(left, a.mT, out=turned)
+        beginning = start.mT
+        return lambda a: torch.baddbmm(beginning, left, a.mT, out=turned)
+    if start is not None:
+        return lambda a: torch.baddbmm(start, a, b, out=out)
+    if out.shape[-1] >= _NARROW:
+        return lambda a: torch.bmm(a, b, out=out)
+    left, flipped = b.mT, out.new_empty(out.mT.shape)
+    unflipped = flipped.mT
 
-        left, right, unflipped = b.mT, a.mT, flipped.mT
+    def flip(a: Tensor) -> None:
+        torch.bmm(left, a.mT, out=flipped)
+        out.copy_(unflipped)
 
-        def flip() -> None:
-            torch.bmm(left, right, out=flipped)
-            out.copy_(unflipped)
-
-        return flip
-    if start is None:
-        return partial(torch.bmm, a, b, out=out)
-    return partial(torch.baddbmm, start, a, b, out=out)
+    return flip

@@ -6,8 +6,9 @@ fit is the same wherever its blocks are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ _BATCHES_PER_BLOCK = 32
 _CELLS_PER_BLOCK = 2**18
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # freezing would take as long as a layer
 class Batch:
     """Some rows for each member, and their noise.
 
@@ -152,23 +153,28 @@ class Batches:
         ]
         rows = self.rows.at(order)
         unit = self._noise(rows.x, sources)
-        for start in range(0, order.shape[1], self.batch_size):
-            part = slice(start, start + self.batch_size)
-            yield Batch(
-                rows.x[:, part],
-                None if rows.observed is None else rows.observed[:, part],
-                None if rows.weight is None else rows.weight[:, part],
-                None if unit is None else unit[:, :, part],
-                sources,
-                None if rows.seen is None else rows.seen[:, part],
-            )
+        for x, observed, weight, seen, own in zip(
+            rows.x.split(self.batch_size, 1),
+            self._parts(rows.observed, 1),
+            self._parts(rows.weight, 1),
+            self._parts(rows.seen, 1),
+            self._parts(unit, 2),
+            strict=False,
+        ):
+            yield Batch(x, observed, weight, own, sources, seen)
+
+    def _parts(self, values: Tensor | None, axis: int) -> Iterable[Tensor | None]:
+        """Batch by batch; None for ever where there are no values."""
+        return repeat(None) if values is None else values.split(self.batch_size, axis)
 
     def _noise(self, x: Tensor, sources: list[torch.Generator]) -> Tensor | None:
         if not self.n_draws:
             return None
-        shape = (len(sources), self.n_draws, x.shape[1], self.n_components)
-        unit = x.new_zeros(shape)
+        shape = (len(sources), self.n_draws, self.n_components, x.shape[1])
+        # In memory as a step's own codes are, a component's draws together.
+        unit = x.new_zeros(shape).mT
         for own, source, k in zip(unit, sources, self.own_components, strict=True):
             # A tensor of its own: a member's draws are those it has when alone.
-            own[..., :k] = own.new_empty((*shape[1:3], k)).normal_(generator=source)
+            drawn = own.new_empty((self.n_draws, x.shape[1], k))
+            own[..., :k] = drawn.normal_(generator=source)
         return unit

@@ -212,7 +212,7 @@ class Run:
             loss = self._differentiate(batch, beta, weigh)
             rate = plan.learning_rate * plan.schedule(done)
             self._optimiser.step(rate, plan.max_grad_norm)
-            total += loss * batch.x.shape[1]
+            total.add_(loss, alpha=batch.x.shape[1])
             self._step += 1
         # The one point of an epoch at which the host waits for the device.
         loss_of_row = float(total) / (self._batches.n_rows * model.n_members)

@@ -71,7 +71,8 @@ class NegativeElbo(AdditiveObjective):
 
     def kl_cost(self, kl: Tensor, beta: Beta) -> tuple[Tensor, Tensor | float]:
         if not self.free_bits:
-            return beta * kl.sum(-1), _inner(beta)
+            cost = kl.sum(-1)
+            return cost if is_one(beta) else cost.mul_(beta), _inner(beta)
         spent = kl.mean(dim=1, keepdim=True) > self.free_bits
         kept = torch.where(spent, kl, kl.new_tensor(self.free_bits))
         return beta * kept.sum(-1), _inner(beta) * spent.to(kl.dtype)
@@ -89,6 +90,11 @@ def importance_weighted(terms: Terms, beta: Beta) -> Tensor:
     """Minus the importance-weighted bound of Burda et al., ICLR 2016."""
     log_weight = terms.log_px.sum(-1) + _inner(beta) * (terms.log_pz - terms.log_qz)
     return math.log(log_weight.shape[1]) - log_weight.logsumexp(1)
+
+
+def is_one(factor: Beta) -> bool:
+    """Whether a product with this number can be spared."""
+    return isinstance(factor, float) and factor == 1.0
 
 
 def _inner(beta: Beta) -> Beta:

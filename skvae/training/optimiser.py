@@ -78,7 +78,7 @@ class Adam:
         gradient, (beta1, beta2) = self.gradient, self.betas
         if max_grad_norm is not None:
             length = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-            gradient.mul_(max_grad_norm / length.clamp_(min=max_grad_norm))
+            gradient.div_(length.mul_(1.0 / max_grad_norm).clamp_(min=1.0))
         self._n_steps += 1
         self._first.lerp_(gradient, 1.0 - beta1)
         self._second.mul_(self._beta2).addcmul_(gradient, gradient, value=1.0 - beta2)

@@ -18,7 +18,7 @@ from skvae.model.autoencoder import LOG_VARIANCE_LIMIT
 from skvae.model.latent import LatentModel
 from skvae.model.networks import NetworkPass, rows_last
 from skvae.training.batches import Batch
-from skvae.training.objectives import AdditiveObjective, Beta, Objective
+from skvae.training.objectives import AdditiveObjective, Beta, Objective, is_one
 
 # Weights of the rows given their losses, both (members, rows); None: all count alike.
 Weigh: TypeAlias = Callable[[Tensor], Tensor | None]
@@ -138,12 +138,13 @@ class AnalyticStep:
         losses = chain.forward(batch, beta)
         weight = weigh(losses)
         if weight is None:
-            chain.backward(batch, chain.alike)
-            loss = losses.sum() / n_rows
+            chain.backward(batch, chain.alike, chain.minus_alike)
+            loss = losses.sum().div_(n_rows)
         else:
             weight = weight / n_rows
-            chain.backward(batch, weight[..., None])
-            loss = (losses * weight).sum()
+            loss = losses.mul_(weight).sum()
+            weight = weight[..., None]
+            chain.backward(batch, weight, -weight)
         for name in self.frozen:
             self.gradient[name].zero_()
         return loss
@@ -170,7 +171,8 @@ class _Chain:
         self.decoder = NetworkPass(
             model.decoder, params, gradient, n_rows, codes_in=True
         )
-        self.std, self.noise, self.z, self.kl, self.inside = (code() for _ in range(5))
+        self.log_variance, self.std, self.excess = code(), code(), code()
+        self.noise, self.z, self.kl = code(), code(), code()
         self.log_prob = buffer(model.n_columns)
         self.by_location, self.by_log_scale = (
             self.decoder.by_linear,
@@ -181,22 +183,22 @@ class _Chain:
             self.collected = gradient["log_scale"]
             self.by_log_scale = buffer(model.likelihood.n_scales)
         self.alike = buffer(1).fill_(1.0 / n_rows)
+        self.minus_alike = -self.alike
         # A number in place of one of these would be made a tensor at every step, which
         # takes longer than the arithmetic.
-        self.half, self.minus_one, self.limit = (
-            flat.new_tensor(value) for value in (0.5, -1.0, LOG_VARIANCE_LIMIT)
-        )
+        self.half, self.minus_one = flat.new_tensor(0.5), flat.new_tensor(-1.0)
 
     def forward(self, batch: Batch, beta: Beta) -> Tensor:
         """Loss of each row, (members, rows)."""
         self.encoder.forward(batch.inputs)
-        mean, log_variance = self.encoder.linear, self.encoder.extra
-        torch.abs(log_variance, out=self.inside).lt_(self.limit)
-        log_variance.clamp_(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
+        mean, log_variance = self.encoder.linear, self.log_variance
+        limit = LOG_VARIANCE_LIMIT
+        torch.clamp(self.encoder.extra, -limit, limit, out=log_variance)
         torch.mul(log_variance, self.half, out=self.std).exp_()
         # 0.5 (mean^2 + std^2 - 1 - log_variance)
-        torch.addcmul(self.minus_one, mean, mean, out=self.kl)
-        self.kl.addcmul_(self.std, self.std).sub_(log_variance).mul_(self.half)
+        torch.addcmul(self.minus_one, self.std, self.std, out=self.excess)
+        torch.addcmul(self.excess, mean, mean, out=self.kl)
+        self.kl.sub_(log_variance).mul_(self.half)
         if batch.unit is None:
             self.z.copy_(mean)
         else:
@@ -212,18 +214,18 @@ class _Chain:
         losses, self.by_kl = self.objective.kl_cost(self.kl, beta)
         return losses.sub_(self.log_prob.sum(-1))
 
-    def backward(self, batch: Batch, weight: Tensor) -> None:
+    def backward(self, batch: Batch, weight: Tensor, minus_weight: Tensor) -> None:
         """Gradient of the sum of the losses times ``weight`` (members, rows, 1)."""
-        by_z = self._backward_of_cells(weight)
-        encoder, by_kl = self.encoder, weight * self.by_kl
+        by_z = self._backward_of_cells(minus_weight)
+        encoder = self.encoder
+        by_kl = weight if is_one(self.by_kl) else weight * self.by_kl
         torch.addcmul(by_z, by_kl, encoder.linear, out=encoder.by_linear)
         # 0.5 (by_kl (std^2 - 1) + by_z unit std), zero where it was clamped
-        by_log_variance = torch.addcmul(self.minus_one, self.std, self.std, out=self.kl)
-        by_log_variance.mul_(by_kl)
+        by_log_variance = self.excess.mul_(by_kl)
         if batch.unit is not None:
             by_log_variance.addcmul_(by_z, self.noise)
-        by_log_variance.mul_(self.half)
-        torch.mul(by_log_variance, self.inside, out=encoder.by_extra)
+        inside = self.log_variance.eq_(encoder.extra).mul_(self.half)
+        torch.mul(by_log_variance, inside, out=encoder.by_extra)
         encoder.backward(to_input=False)
 
     def _log_scale(self) -> Tensor:
@@ -231,13 +233,15 @@ class _Chain:
             return self.model.params["log_scale"] + self.model.scale_offset
         return self.decoder.extra.add_(self.model.scale_offset)
 
-    def _backward_of_cells(self, weight: Tensor) -> Tensor:
+    def _backward_of_cells(self, minus_weight: Tensor) -> Tensor:
         """Derivative by the code, (members, rows, components)."""
-        raised = -weight  # a likelier cell lowers the loss
-        self.by_location.mul_(raised)
+        # A likelier cell lowers the loss.
+        self.by_location.mul_(minus_weight)
         if self.collected is None:
-            self.by_log_scale.mul_(raised)
+            self.by_log_scale.mul_(minus_weight)
+        elif self.collected.shape[-1] == self.by_log_scale.shape[-1]:
+            torch.bmm(minus_weight.mT, self.by_log_scale, out=self.collected)
         else:
-            by_scale = torch.bmm(raised.mT, self.by_log_scale)
-            self.collected.copy_(by_scale.sum_to_size(self.collected.shape))
+            by_scale = torch.bmm(minus_weight.mT, self.by_log_scale)
+            torch.sum(by_scale, -1, keepdim=True, out=self.collected)
         return self.decoder.backward(to_input=True)

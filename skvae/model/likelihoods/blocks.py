@@ -49,14 +49,14 @@ class Block:
         """Its part of the parameters of a table."""
         location, log_scale = params
         if self.likelihood.has_scale:
-            return location[..., self.locations], log_scale[..., self.scales]
-        return (location[..., self.locations],)
+            return part_of(location, self.locations), part_of(log_scale, self.scales)
+        return (part_of(location, self.locations),)
 
     def observed(
         self, own: Params, x: Tensor, observed: Tensor | None
     ) -> tuple[Params, Tensor]:
         """Its parameters and its cells of a table, of the observed cells alone."""
-        cells = x[..., self.columns]
+        cells = part_of(x, self.columns)
         if observed is None:
             return own, cells
         return self.likelihood.restrict(own, cells, observed[..., self.columns])
@@ -75,6 +75,12 @@ def blocks_of(kinds: tuple[str, ...], columns: Columns) -> list[Block]:
         levels = cls.n_levels(known)
         blocks.append(Block(cls.of(known), part, locations, scales, widths, levels))
     return blocks
+
+
+def part_of(values: Tensor, part: slice) -> Tensor:
+    """Some of the last axis; in training a view of all of it would cost a step time."""
+    whole = part.stop - part.start == values.shape[-1]
+    return values if whole else values[..., part]
 
 
 def _runs(kinds: tuple[str, ...]) -> list[slice]:

@@ -130,9 +130,9 @@ class Gaussian(Continuous):
         torch.sub(x, params[0], out=log_prob)
         torch.div(log_prob, variance, out=by_location)
         torch.mul(log_prob, by_location, out=by_log_scale)
-        constant = variance.log_().add_(math.log(2.0 * math.pi)).mul_(-0.5)
-        torch.add(constant, by_log_scale, alpha=-0.5, out=log_prob)
-        torch.addcmul(-share, share, by_log_scale, out=by_log_scale)
+        constant = variance.mul_(2.0 * math.pi).log_()
+        torch.add(constant, by_log_scale, out=log_prob).mul_(-0.5)
+        by_log_scale.sub_(1.0).mul_(share)
 
     def cdf(self, params: Params, x: Tensor) -> Tensor:
         # The same as exp(log_ndtr), tails included, in a fraction of the time.

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from skvae.model.likelihoods.base import Columns, Params
-from skvae.model.likelihoods.blocks import LIKELIHOODS, Block, blocks_of, join
+from skvae.model.likelihoods.blocks import (
+    LIKELIHOODS,
+    Block,
+    blocks_of,
+    join,
+    part_of,
+)
 from skvae.model.likelihoods.continuous import Continuous
 from skvae.model.likelihoods.discrete import Categorical
 
@@ -119,7 +125,7 @@ class TableLikelihood:
         for (block, own), (_, by_own) in zip(
             self._split(params), self._split(tuple(derivatives)), strict=True
         ):
-            cells = log_prob[..., block.columns]
+            cells = part_of(log_prob, block.columns)
             block.likelihood.differentiate(
                 *block.observed(own, x, observed), (cells, *by_own)
             )
