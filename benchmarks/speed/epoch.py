@@ -133,8 +133,8 @@ def report(results: dict[Work, Seconds], command: str) -> str:
         "and have no KL; PyOD's have neither dropout nor batch normalisation and drop",
         "the last rows of a pass. transformer and detector are our estimators' default",
         "models with their noise, penalty, clipping and (detector) Student-t cells and",
-        "trimming, at the row's batch; their floor counts their linear paths, and that of
-        "the detector its members, of which each takes part in every step.",
+        "trimming, at the row's batch; their floor counts their linear paths",
+        "and the detector's members.",
         "",
         f"{cpu_model()}, {os.cpu_count()} cores, load average "
         f"{os.getloadavg()[1]:.1f}; Python {platform.python_version()},",

@@ -36,6 +36,7 @@ def detector() -> skvae.VAEAnomalyDetector:
     """Ours, of the peers' shape; a linear path and learned noise stay."""
     return skvae.VAEAnomalyDetector(
         n_components=contenders.N_COMPONENTS,
+        n_estimators=1,
         anomaly_score="elbo",
         n_score_samples=1,
         likelihood="gaussian",
@@ -49,7 +50,7 @@ def detector() -> skvae.VAEAnomalyDetector:
     )
 
 
-def bound(n_rows: int) -> int:
+def bound(n_rows: int, dtype: torch.dtype = torch.float32) -> int:
     """The products of that many rows alone."""
     wide, narrow = contenders.HIDDEN
     code = contenders.N_COMPONENTS
@@ -61,7 +62,10 @@ def bound(n_rows: int) -> int:
         (narrow, wide),
         (wide, N_COLUMNS),
     ]
-    pairs = [(torch.zeros(BOUND_ROWS, i), torch.zeros(i, o)) for i, o in widths]
+    pairs = [
+        (torch.zeros(BOUND_ROWS, i, dtype=dtype), torch.zeros(i, o, dtype=dtype))
+        for i, o in widths
+    ]
     results = [torch.mm(a, b) for a, b in pairs]
     for _ in range(0, n_rows, BOUND_ROWS):
         for (a, b), out in zip(pairs, results, strict=True):
@@ -88,6 +92,7 @@ def measure(n_rounds: int) -> dict[str, list[float]]:
         "PyOD VAE": lambda: len(pyod.decision_function(few)),
         "PyOD VAE, batch of 512": lambda: len(pyod.decision_function(few, 512)),
         "products alone": lambda: bound(N_ROWS),
+        "products alone, float64": lambda: bound(N_ROWS, torch.float64),
     }
     rates: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(n_rounds):
@@ -105,16 +110,22 @@ def extra_megabytes() -> float:
     )
     ours = detector().fit(table[:2000])
     ours.score_samples(table[:20_000])
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = _peak_kilobytes()
+    before = forget_peak()
     ours.score_samples(table)
-    return (_peak_kilobytes() - before) / 1024
+    return peak_megabytes() - before
 
 
-def _peak_kilobytes() -> int:
+def forget_peak() -> float:
+    """Let the present memory of this process be its peak; that memory."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_megabytes()
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process has held."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
-            return int(line.split()[1])
+            return int(line.split()[1]) / 1024
     raise OSError("/proc/self/status must have a VmHWM line. Run this on Linux.")
 
 

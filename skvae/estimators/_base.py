@@ -218,7 +218,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         """
         go_on = hasattr(self, "_model")
         with self._all_or_nothing():
-            training = self._prepare(X, sample_weight, go_on=go_on)
+            training = self._prepare(X, sample_weight, go_on=go_on, whole=True)
             n_epochs = self.n_iter_ if go_on else 0
             model, history, moments = partial_fit_model(
                 training.coded,

@@ -22,11 +22,17 @@ from skvae.table.schema import Schema
 # Scales from the centre beyond which all cells are equally far: the square of their
 # force on the fit is still finite in float32.
 _FAR = 1e10
+# Rows coded at a time: what that takes beside the coded table stays small.
+_BLOCK_ROWS = 65_536
 
 
 def encode(schema: Schema, raw: RawTable) -> np.ndarray:
     """Coded cells; those of extreme size are drawn in to where numbers behave."""
-    return np.clip(schema.encode(raw), -_FAR, _FAR)
+    coded = np.empty((len(raw), len(schema.active)))
+    for start in range(0, len(raw), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        np.clip(schema.encode(raw.take(rows)), -_FAR, _FAR, out=coded[rows])
+    return coded
 
 
 def encode_for_fit(schema: Schema, raw: RawTable) -> Coded:

@@ -15,7 +15,7 @@ from skvae._backend import resolve_device
 from skvae.model.networks import ACTIVATIONS, Network
 from skvae.table.kinds import COUNTS, REQUESTABLE
 from skvae.training.batches import count_rows
-from skvae.training.fit import Settings
+from skvae.training.fit import Settings, n_held_out
 from skvae.training.loop import SCHEDULES, Plan
 
 
@@ -170,36 +170,23 @@ def resolve_settings(
             f"{n_importance_samples}. Set one of them to its default."
         )
     hidden = _hidden(params["hidden_layer_sizes"], defaults.hidden(len(kinds)))
-    few = params["early_stopping"] == "auto" and n_rows < _FEW_ROWS
-    held_out = 0.0
-    if params["early_stopping"] and not few:
-        # Two rows at least are left to learn from.
-        held_out = min(float(params["validation_fraction"]), 1.0 - 2.0 / n_rows)
+    few = _is_few(params, n_rows)
+    held_out = _held_out(params, n_rows)
     n_components = params["n_components"]
     if n_components == "auto":
         n_components = defaults.n_components(len(kinds))
     n_components = int(n_components)
-    max_samples = params.get("max_samples", "auto")
-    if max_samples == "auto":
-        max_samples = None
-    elif isinstance(max_samples, Integral):
-        max_samples = int(max_samples)  # NumPy's too
+    max_samples = _max_samples(params)
     # Of all rows, and of those that are not held out, the ones that a member sees.
     n_seen = count_rows(max_samples, n_rows)
-    n_learned = n_rows * (1.0 - held_out)
+    n_learned = n_rows - n_held_out(n_rows, held_out)
     if max_samples is not None:
-        n_learned = count_rows(max_samples, int(n_learned))
-    batch_size = params["batch_size"]
-    if batch_size == "auto":
-        batch_size = 2 ** max(5, round(math.log2(n_seen / 16)))
-        batch_size = min(batch_size, defaults.max_batch)
-    batch_size = int(min(batch_size, n_seen))
+        n_learned = count_rows(max_samples, n_learned)
+    batch_size = _batch_size(params, n_seen, defaults)
     steps_per_epoch = max(1, math.ceil(n_learned / batch_size))
     max_iter = params["max_iter"]
     if max_iter == "auto":
-        max_iter = math.ceil(
-            int(np.clip(8 * n_seen, 20, defaults.max_steps)) / steps_per_epoch
-        )
+        max_iter = math.ceil(_max_steps(n_seen, defaults) / steps_per_epoch)
     network = Network(
         "one", len(kinds), n_components, n_components, hidden, params["activation"]
     )
@@ -238,6 +225,53 @@ def resolve_settings(
         ),
         device=resolve_device(params["device"], work),
     )
+
+
+def most_rows(params: dict[str, Any], n_rows: int, defaults: Defaults) -> int:
+    """How many of a table's rows a fit looks at: no more than its steps can visit.
+
+    Parameters
+    ----------
+    params, n_rows, defaults
+        As of `resolve_settings`.
+    """
+    if params["max_iter"] != "auto" or _max_samples(params) is not None:
+        return n_rows
+    kept = n_held_out(n_rows, _held_out(params, n_rows))
+    n_visited = _max_steps(n_rows, defaults) * _batch_size(params, n_rows, defaults)
+    return min(n_rows, n_visited + kept)
+
+
+def _max_samples(params: dict[str, Any]) -> int | float | None:
+    max_samples = params.get("max_samples", "auto")
+    if max_samples == "auto":
+        return None
+    # NumPy's integers too.
+    return int(max_samples) if isinstance(max_samples, Integral) else max_samples
+
+
+def _batch_size(params: dict[str, Any], n_seen: int, defaults: Defaults) -> int:
+    batch_size = params["batch_size"]
+    if batch_size == "auto":
+        batch_size = 2 ** max(5, round(math.log2(n_seen / 16)))
+        batch_size = min(batch_size, defaults.max_batch)
+    return int(min(batch_size, n_seen))
+
+
+def _max_steps(n_seen: int, defaults: Defaults) -> int:
+    return int(np.clip(8 * n_seen, 20, defaults.max_steps))
+
+
+def _is_few(params: dict[str, Any], n_rows: int) -> bool:
+    return params["early_stopping"] == "auto" and n_rows < _FEW_ROWS
+
+
+def _held_out(params: dict[str, Any], n_rows: int) -> float:
+    """Share of the rows that is held out for early stopping."""
+    if not params["early_stopping"] or _is_few(params, n_rows):
+        return 0.0
+    # Two rows at least are left to learn from.
+    return min(float(params["validation_fraction"]), 1.0 - 2.0 / n_rows)
 
 
 def counts_only(likelihood: str | dict[Any, str]) -> bool:

@@ -8,9 +8,9 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_sample_weight
 
-from skvae._backend import fresh_seed
+from skvae._backend import fresh_seed, sample_positions
 from skvae.estimators._fitted import encode_for_fit
-from skvae.estimators._parameters import Defaults, resolve_settings
+from skvae.estimators._parameters import Defaults, most_rows, resolve_settings
 from skvae.estimators._questions import Questions
 from skvae.estimators._summary import coded_table, learn_completion
 from skvae.estimators._tables import check_levels, read_table, without_lone_cells
@@ -52,8 +52,13 @@ class Preparation(Questions, BaseEstimator):
         """The parameters without those "auto" that no table is needed for."""
         return self._defaults.settle(self.get_params(deep=False))
 
-    def _prepare(self, X: Any, sample_weight: Any, *, go_on: bool) -> Training:
-        """Check the table, learn the schema, code the rows, settle the parameters."""
+    def _prepare(
+        self, X: Any, sample_weight: Any, *, go_on: bool, whole: bool = False
+    ) -> Training:
+        """Check the table, learn the schema, code the rows, settle the parameters.
+
+        With ``whole`` all rows are to be learned from, however many.
+        """
         raw = read_table(self, X, reset=not go_on, min_rows=1 if go_on else 2)
         container = self._container if go_on else Container.of(X)
         weight = None
@@ -69,17 +74,24 @@ class Preparation(Questions, BaseEstimator):
                 )
             if not present.all():
                 raw, weight = raw.take(present), weight[present]
-        kept, kept_weight, apart = None, None, self._kept_back(len(raw))
-        if apart.any():
-            apart = without_lone_cells(raw, apart)
-            kept, raw = raw.take(apart), raw.take(~apart)
-            if weight is not None:
-                kept_weight, weight = weight[apart], weight[~apart]
-        names = getattr(self, "feature_names_in_", None)
-        schema = self._schema if go_on else self._learn_schema(raw, names, weight)
-        if kept is not None and not go_on:
-            schema = schema.knowing(kept)
+        table, table_weight, kept = raw, weight, self._kept_back(len(raw))
+        if kept.any():
+            kept = without_lone_cells(raw, kept)
+        seed = fresh_seed(self.random_state)
+        if go_on:
+            schema = self._schema
+        else:
+            names = getattr(self, "feature_names_in_", None)
+            known = weight
+            if kept.any():  # a row of no weight is none
+                known = ~kept * (1.0 if weight is None else weight)
+            schema = self._learn_schema(raw, names, known)
+            if kept.any():
+                schema = schema.knowing(raw.take(kept))
         check_levels(schema, raw, self.handle_unknown)
+        used = self._used(~kept, seed, whole=whole)
+        if len(used) < len(raw):
+            raw, weight = raw.take(used), None if weight is None else weight[used]
         values = encode_for_fit(schema, raw)
         completion = self._completion if go_on else None
         if self._completes and not go_on:
@@ -95,18 +107,29 @@ class Preparation(Questions, BaseEstimator):
         if go_on:
             self._check_same_architecture(settings)
         coded = coded_table(schema, values, weight)
-        seed = fresh_seed(self.random_state)
         return Training(
+            table,
+            table_weight,
+            kept,
             raw,
             schema,
             container,
             coded,
             settings,
             seed,
-            kept,
-            kept_weight,
             completion,
         )
+
+    def _used(self, free: np.ndarray, seed: int, *, whole: bool) -> np.ndarray:
+        """Positions of the rows to fit to, of those that are ``free``, ascending.
+
+        No more than training comes to see, unless ``whole``.
+        """
+        positions = np.flatnonzero(free)
+        if whole:
+            return positions
+        n_wanted = most_rows(self._settled, len(positions), self._defaults)
+        return positions[sample_positions(len(positions), n_wanted, seed)]
 
     @property
     def _completes(self) -> bool:

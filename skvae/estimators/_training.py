@@ -23,17 +23,27 @@ _SUMMARY_ROWS = 1000
 class Training:
     """A table on its way through a fit.
 
-    Nothing is fitted to the rows that are ``kept``.
+    Attributes
+    ----------
+    table : RawTable
+        All rows.
+    weight : ndarray of shape (n_rows,) or None
+        Their weights.
+    kept : ndarray of bool of shape (n_rows,)
+        Those that nothing is fitted to.
+    raw, coded : RawTable, CodedTable
+        Those that the model is fitted to.
     """
 
+    table: RawTable
+    weight: np.ndarray | None
+    kept: np.ndarray
     raw: RawTable
     schema: Schema
     container: Container
     coded: CodedTable
     settings: Settings
     seed: int
-    kept: RawTable | None = None
-    kept_weight: np.ndarray | None = None
     completion: Completion | None = None
 
     @cached_property

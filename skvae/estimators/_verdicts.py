@@ -66,18 +66,13 @@ class Verdicts(Reasons):
     ) -> dict[str, Any]:
         fitted = super()._fitted(training, model, history, held_out)
         fitted["_score_name"] = self._settled["anomaly_score"]
-        probe, weight = self._with(fitted), training.coded.weight
-        scores, calibration = probe._scores(training.raw, probe._score), np.empty(0)
-        if training.kept is not None:
-            calibration = probe._scores(training.kept, probe._score)
-            scores = np.concatenate([scores, calibration])
-            if weight is not None and training.kept_weight is not None:
-                weight = np.concatenate([weight, training.kept_weight])
+        probe = self._with(fitted)
+        scores = probe._scores(training.table, probe._score)
         # All rows tell the threshold; those kept back alone the p-values.
         return {
             **fitted,
-            **self._thresholds(scores, weight),
-            "_calibration": np.sort(calibration.astype(np.float64)),
+            **self._thresholds(scores, training.weight),
+            "_calibration": np.sort(scores[training.kept].astype(np.float64)),
         }
 
     def _thresholds(

@@ -515,8 +515,11 @@ def split_rows(
     n_rows: int, settings: Settings, seed: int, validation: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows to hold out, both ascending."""
-    n_held_out = 0
-    if validation is None and settings.held_out:
-        n_held_out = min(max(1, round(settings.held_out * n_rows)), _MAX_HELD_OUT)
+    n_kept = 0 if validation is not None else n_held_out(n_rows, settings.held_out)
     order = torch.randperm(n_rows, generator=generator(seed, 0, 0, 2)).numpy()
-    return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+    return np.sort(order[n_kept:]), np.sort(order[:n_kept])
+
+
+def n_held_out(n_rows: int, share: float) -> int:
+    """How many rows are held out where that share of them is asked for."""
+    return min(max(1, round(share * n_rows)), _MAX_HELD_OUT) if share else 0
