@@ -188,6 +188,11 @@ def pyod_vae(table: np.ndarray, batch_size: int) -> Contender:
     )
 
 
+def pyod_default(table: np.ndarray) -> Contender:
+    """PyOD's VAE as it comes."""
+    return _pyod(VAE(verbose=0), table)
+
+
 def pyod_autoencoder(table: np.ndarray, batch_size: int) -> Contender:
     """PyOD's AutoEncoder without dropout and batch normalisation."""
     return _pyod(

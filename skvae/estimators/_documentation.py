@@ -76,7 +76,9 @@ learning_rate_init : float, default={learning_rate_init}
 learning_rate : {{"cosine", "constant"}}, default="cosine"
     Its course over training.
 max_iter : int or "auto", default="auto"
-    Passes over the rows. {auto_max_iter}
+    Passes over the rows. {auto_max_iter} Of a table of more rows than
+    these visit, a random part is learned from; levels, scales and thresholds are
+    those of all rows.
 max_time : float or None, default=None
     Seconds after which training ends, at the end of a pass.
 early_stopping : bool or "auto", default="auto"
@@ -86,7 +88,8 @@ validation_fraction : float, default=0.1
     Share of the rows held out, at most 4096 rows; not used where `X_val` is given.
 n_iter_no_change : int, default=10
     Looks at the held-out rows without a gain of `tol` before training stops. A look
-    comes after a pass and after at least 25 steps (fewer on tables under 500 rows).
+    comes after a pass and after at least 25 steps (fewer on tables under 500 rows);
+    in the first fifth of the passes none counts.
 tol : float, default=1e-4
     Least gain, nats a row.
 max_grad_norm : float or None, default={max_grad_norm}

@@ -73,6 +73,11 @@ DENSITY = Defaults(
 # Below this, held-out rows are too few to tell whether training helped.
 _FEW_ROWS = 50
 
+# Share of the steps before that early stopping does not count looks without a gain:
+# where the networks gained on a linear start, they did so from an eighth of the steps
+# on at the latest (benchmarks/speed/quality.py).
+_PATIENCE_FROM = 0.2
+
 _AUTO = StrOptions({"auto"})
 _SHARE = Interval(Real, 0, 1, closed="left")
 
@@ -220,6 +225,7 @@ def resolve_settings(
             max_grad_norm=params["max_grad_norm"],
             look_every=int(np.clip(n_rows // 20, 1, 25)),
             patience=params["n_iter_no_change"],
+            patience_from=_PATIENCE_FROM,
             tol=params["tol"],
             max_time=params["max_time"],
         ),

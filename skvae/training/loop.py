@@ -60,6 +60,9 @@ class Plan:
         Steps between looks at the held-out rows, at least; looks are at epoch ends.
     patience : int
         Looks without a gain of ``tol`` nats a row before training stops.
+    patience_from : float
+        Share of the steps before that such looks do not count: a linear start is left
+        slowly, and at first for the worse.
     tol : float
     max_time : float or None
         Seconds.
@@ -76,6 +79,7 @@ class Plan:
     max_grad_norm: float | None = None
     look_every: int = 1
     patience: int = 10
+    patience_from: float = 0.0
     tol: float = 1e-4
     max_time: float | None = None
 
@@ -196,10 +200,14 @@ class Run:
         more = self.history.stopped == "max_iter" and self.history.n_epochs < n_epochs
         return more and bool(self._members)
 
+    @property
+    def _n_steps(self) -> int:
+        return self._plan.n_epochs * self._batches.steps_per_epoch
+
     def epoch(self) -> None:
         """Pass once over the rows, then look at the held-out rows if it is time."""
         plan, model = self._plan, self._model
-        n_steps = plan.n_epochs * self._batches.steps_per_epoch
+        n_steps = self._n_steps
         total = torch.zeros((), device=model.device)
         for batch in self._batches.epoch(self._first_epoch + self.history.n_epochs):
             done = self._step / n_steps
@@ -277,6 +285,7 @@ class Run:
             beta=self._plan.beta,
             tol=self._plan.tol,
             patience=self._plan.patience,
+            counting=self._step >= self._plan.patience_from * self._n_steps,
         )
         if not any(running):
             self.history.stopped = "no_change"

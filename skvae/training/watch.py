@@ -56,10 +56,12 @@ class Watch:
         beta: Beta,
         tol: float,
         patience: int,
+        counting: bool = True,
     ) -> list[bool]:
         """Compare the members in training with their best so far.
 
-        A member whose patience has run out is left as it is.
+        A member whose patience has run out is left as it is. Without ``counting`` a
+        look costs no patience.
 
         Returns
         -------
@@ -77,7 +79,7 @@ class Watch:
         better = running & (gain > 0.0)
         self.best[at[better]] = model.params.flat[better]
         self.best_value[at[better]] = value[better]
-        waited = torch.where(gain > tol, 0, self.waited[at] + 1)
+        waited = torch.where(gain > tol, 0, self.waited[at] + int(counting))
         self.waited[at] = torch.where(running, waited, self.waited[at])
         return (self.waited[at] < patience).tolist()
 

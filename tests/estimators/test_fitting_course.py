@@ -98,12 +98,30 @@ def test_any_share_of_few_rows_may_be_held_out(
 
 
 def test_early_stopping_waits_n_iter_no_change_looks() -> None:
-    # A gain that never comes: one look at the start, then as many as it waits.
+    # A gain that never comes: as many looks as it waits, from a fifth of the passes on.
     X, plain = linear(200), VAETransformer(2, tol=1e9, max_iter=500, random_state=0)
+    looks = []
     for patience in (1, 4):
         vae = clone(plain).set_params(n_iter_no_change=patience).fit(X)
-        assert len(vae.validation_scores_) == 1 + patience
-        assert vae.n_iter_ < 500
+        looks.append(len(vae.validation_scores_))
+        assert 100 <= vae.n_iter_ <= 100 + 2 * patience
+    assert looks[1] - looks[0] == 3
+
+
+def test_automatic_steps_visit_a_random_part_of_many_rows() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40_000, 2)).astype(np.float32)
+    detector = VAEAnomalyDetector(contamination=0.05, random_state=0).fit(X)
+    # 200 steps of 128 rows: one pass over 25600 of them.
+    assert detector.n_iter_ == 1
+    # All rows tell the threshold.
+    assert (detector.predict(X) == -1).mean() == pytest.approx(0.05, abs=1e-4)
+    training = detector._prepare(X, None, go_on=False)
+    assert len(training.raw) == len(training.coded.values) == 25_600
+    assert not np.array_equal(training.raw.numbers, X[:25_600])
+    # Of passes that were asked for, each is over all rows but those kept back.
+    asked = clone(detector).set_params(max_iter=1)
+    assert len(asked._prepare(X, None, go_on=False).raw) == 38_000
 
 
 def test_validation_rows_of_the_user(cls: type[Estimator]) -> None:
