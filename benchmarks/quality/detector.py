@@ -50,7 +50,7 @@ ALTERNATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "max_iter=1": {"max_iter": 1},
         "n_estimators=4": {"n_estimators": 4},
         "trim=0.1": {"trim": 0.1},
-        'likelihood="student_t"': {"likelihood": "student_t"},
+        'likelihood="gaussian"': {"likelihood": "gaussian"},
         'noise="network"': {"noise": "network"},
         "early_stopping=True": {"early_stopping": True},
     },

@@ -30,7 +30,7 @@ from skvae.estimators._summary import (
 )
 from skvae.estimators._tables import check_levels, read_table, users_level
 from skvae.estimators._training import Training
-from skvae.inference.aggregate import Aggregate, aggregate_posterior
+from skvae.inference.aggregate import aggregate_posterior
 from skvae.inference.explanation import contributions
 from skvae.inference.scoring import Score, draw_bank
 from skvae.model.latent import LatentModel
@@ -149,8 +149,11 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
             An array or a frame of pandas, polars or pyarrow: numbers, text, categories,
             booleans, dates; NaN, None, NA and NaT are missing cells. At least two rows
             and one column that varies; every column with an observed cell.
-        y : Ignored
-            Present for scikit-learn's conventions.
+        y : array-like of shape (n_samples,), default=None
+            What a detector's user knows of the rows: -1 an outlier, 0 nothing, 1 an
+            inlier. Outliers are left out of everything but the score, which learns by
+            them how much each column tells; the other rows count as normal, most of
+            them at least. Without any -1, and by other estimators, y is ignored.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, not negative.
         X_val : table of shape (n_rows, n_features), default=None
@@ -164,12 +167,12 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For a table or parameters that cannot be fitted, or a loss that became
-            infinite. An earlier fit then stays as it was.
+            For a table, labels or parameters that cannot be fitted, or a loss that
+            became infinite. An earlier fit then stays as it was.
         """
         go_on = bool(self.warm_start) and hasattr(self, "_model")
         with self._all_or_nothing():
-            training = self._prepare(X, sample_weight, go_on=go_on)
+            training = self._prepare(X, sample_weight, go_on=go_on, y=y)
             validation = None
             if X_val is not None:
                 held_out = read_table(self, X_val, reset=False)
@@ -315,7 +318,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         validation = np.asarray(history.validation) + jacobian
         return {
             **answering,
-            "_aggregate": score if isinstance(score, Aggregate) else None,
+            **self._state_of(score),
             "_architecture": {name: getattr(settings, name) for name in ARCHITECTURE},
             "_mean_contributions": contribution,
             "_medians": medians,
@@ -367,6 +370,10 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
     ) -> Score:
         """What `score_samples` is to give, learned from the rows trained on."""
         return self._score
+
+    def _state_of(self, score: Score) -> dict[str, Any]:
+        """The attributes that hold what was learned for the score."""
+        return {}
 
     def _warn(self, training: Training) -> None:
         """Say what a user may want to act on."""

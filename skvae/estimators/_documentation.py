@@ -168,8 +168,7 @@ _IMPUTER_WORDS = {
 _DETECTOR_WORDS = {
     **_TRANSFORMER_WORDS,
     "auto_likelihood": '"auto" is bernoulli for\n    0 and 1, categorical for text, '
-    "ordinal for ordered categories, student_t for\n    other numbers (gaussian for "
-    "novelties).",
+    "ordinal for ordered categories, student_t for\n    other numbers.",
     "auto_noise": '"auto" is "column".',
     "auto_max_iter": '"auto" allows eight steps a row, 20 to 200\n    in all, for '
     "outliers are learned last (300 for novelties).",

@@ -53,7 +53,13 @@ class Preparation(Questions, BaseEstimator):
         return self._defaults.settle(self.get_params(deep=False))
 
     def _prepare(
-        self, X: Any, sample_weight: Any, *, go_on: bool, whole: bool = False
+        self,
+        X: Any,
+        sample_weight: Any,
+        *,
+        go_on: bool,
+        whole: bool = False,
+        y: Any = None,
     ) -> Training:
         """Check the table, learn the schema, code the rows, settle the parameters.
 

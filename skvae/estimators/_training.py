@@ -33,6 +33,8 @@ class Training:
         Those that nothing is fitted to.
     raw, coded : RawTable, CodedTable
         Those that the model is fitted to.
+    outliers : ndarray of shape (n_outliers, n_columns) or None
+        Known ones, coded: they only tell what sets them apart.
     """
 
     table: RawTable
@@ -45,6 +47,7 @@ class Training:
     settings: Settings
     seed: int
     completion: Completion | None = None
+    outliers: np.ndarray | None = None
 
     @cached_property
     def part(self) -> np.ndarray:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import OutlierMixin
+from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skvae.estimators._arrays import answers
 from skvae.estimators._codes import Codes
 from skvae.estimators._documentation import documented
+from skvae.estimators._fitted import encode
 from skvae.estimators._parameters import ENSEMBLE, Defaults
+from skvae.estimators._tables import check_levels, read_table
 from skvae.estimators._training import Training
 from skvae.estimators._verdicts import Verdicts
 from skvae.inference.aggregate import Aggregate
-from skvae.inference.scoring import SCORES, Score
+from skvae.inference.labels import Labelled, learn_weights
+from skvae.inference.scoring import SCORES, Score, draw_bank
 from skvae.model.latent import LatentModel
 from skvae.model.members import members_of
 from skvae.model.rows import Coded
@@ -41,7 +46,7 @@ _OUTLIERS = Defaults(
     },
 )
 _NOVELTIES = Defaults(
-    continuous="gaussian",
+    continuous="student_t",
     scaling="standard",
     noise="column",
     max_steps=300,
@@ -90,12 +95,13 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         Whether they are drawn with replacement.
     anomaly_score : str, default="auto"
         What `score_samples` gives: "code_likelihood" (log density of the cells at the
-        code), "aggregate" (the same, less 0.3 times how improbable the code is among
-        those of training rows), "log_likelihood", "elbo", "reconstruction_probability"
-        (An and Cho, 2015) or "reconstruction" (minus the squared error in scaled
-        units). "auto" is "code_likelihood", for novelties "aggregate". For these two
-        rows are completed, and a hole adds what fills it, at most what the median cell
-        of its column adds; the others score rows by the observed cells alone.
+        code), "aggregate" (the same, less 0.3 times how improbable the code is under
+        the nearest of training rows), "log_likelihood", "elbo",
+        "reconstruction_probability" (An and Cho, 2015) or "reconstruction" (minus the
+        squared error in scaled units). "auto" is "code_likelihood", for novelties
+        "aggregate". For these two rows are completed, and a hole adds what fills it, at
+        most what the median cell of its column adds; the others score rows by the
+        observed cells alone.
     trim : float or "auto", default="auto"
         Share of the worst rows that each training step leaves out, and the linear
         start too, in [0, 0.5]. "auto" is 0.25, for novelties 0.
@@ -239,7 +245,31 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         self.trim = trim
 
     _aggregate: Aggregate | None = None
+    _label_weights: np.ndarray | None = None
     _score_name: str
+
+    def _prepare(
+        self,
+        X: Any,
+        sample_weight: Any,
+        *,
+        go_on: bool,
+        whole: bool = False,
+        y: Any = None,
+    ) -> Training:
+        known = _known_outliers(y)
+        if known is None:
+            return super()._prepare(X, sample_weight, go_on=go_on, whole=whole)
+        check_consistent_length(X, known)
+        weight = np.ones(len(known)) if sample_weight is None else sample_weight
+        weight = np.where(known, 0.0, weight)
+        training = super()._prepare(X, weight, go_on=go_on, whole=whole)
+        outliers = read_table(self, X, reset=False).take(known)
+        check_levels(training.schema, outliers, self.handle_unknown)
+        coded = encode(training.schema, outliers)
+        if training.completion is not None:
+            coded = training.completion(coded)
+        return replace(training, outliers=coded)
 
     @property
     def _defaults(self) -> Defaults:
@@ -248,9 +278,10 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
     @property
     def _score(self) -> Score:
         # The one that `offset_` was set by, whatever the parameters are by now.
-        if self._aggregate is not None:
-            return self._aggregate
-        return SCORES[self._score_name]
+        score = self._aggregate or SCORES[self._score_name]
+        if self._label_weights is None:
+            return score
+        return Labelled(score, self._label_weights)
 
     @property
     def _completes(self) -> bool:
@@ -289,7 +320,33 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
     def _learn_score(
         self, model: LatentModel, coded: Coded, training: Training
     ) -> Score:
-        name = self._settled["anomaly_score"]
-        if name == "aggregate":
-            return Aggregate.of(model, coded, training.seed)
-        return SCORES[name]
+        name, seed = self._settled["anomaly_score"], training.seed
+        score = (
+            Aggregate.of(model, coded, seed) if name == "aggregate" else SCORES[name]
+        )
+        if training.outliers is None:
+            return score
+        bank = draw_bank(self.n_score_samples, model.n_components, seed)
+        weights = learn_weights(model, coded, training.outliers, bank, score, seed)
+        return Labelled(score, weights)
+
+    def _state_of(self, score: Score) -> dict[str, Any]:
+        weights = None
+        if isinstance(score, Labelled):
+            weights, score = score.weights, score.score
+        learned = score if isinstance(score, Aggregate) else None
+        return {"_aggregate": learned, "_label_weights": weights}
+
+
+def _known_outliers(y: Any) -> np.ndarray | None:
+    """Which rows are labelled as outliers, bool (n_rows,); None where none is."""
+    labels = np.empty(0) if y is None else np.asarray(y)
+    if labels.ndim != 1 or labels.dtype.kind not in "if" or not (labels == -1).any():
+        return None
+    strange = labels[~np.isin(labels, (-1, 0, 1))]
+    if len(strange):
+        raise ValueError(
+            f"Labels must be -1 (outlier), 0 (unknown) or 1 (inlier), but y holds "
+            f"{strange[0]} too. Drop y if it is no label of outliers."
+        )
+    return np.asarray(labels == -1)

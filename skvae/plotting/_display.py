@@ -23,7 +23,7 @@ SCORE_NAMES = {
     "elbo": "evidence lower bound, nats",
     "reconstruction_probability": "reconstruction log-probability, nats",
     "reconstruction": "minus squared error, scaled units",
-    "aggregate": "lower bound among training codes, nats",
+    "aggregate": "log-probability among training codes, nats",
     "code_likelihood": "log-probability at the code, nats",
 }
 

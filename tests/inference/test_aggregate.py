@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.distance import cdist
 
 from skvae import VAEAnomalyDetector
 from skvae.inference.aggregate import Aggregate
+from skvae.inference.scoring import posterior_of
 
 
 def table(n_rows: int = 150) -> np.ndarray:
@@ -51,9 +53,48 @@ def test_aggregate_holds_the_codes_of_the_rows_trained_on() -> None:
     assert len(codes) == n_learned - round(0.1 * n_learned)
 
 
-def test_aggregate_keeps_a_thousand_codes() -> None:
-    coded = np.random.default_rng(0).normal(size=(1500, 5))
-    assert Aggregate.of(detector()._model, coded, seed=0).mean.shape[:2] == (4, 1000)
+def test_aggregate_keeps_a_thousand_codes_far_from_one_another() -> None:
+    rng = np.random.default_rng(0)
+    # A crowd, and a tenth of the rows far from it and from each other.
+    coded = rng.normal(size=(3000, 5)) * 0.1
+    coded[:300] *= 40.0
+    model = detector(n_estimators=2, start="linear")._model
+    kept = Aggregate.of(model, coded, seed=0).mean
+    assert kept.shape[:2] == (2, 1000)
+    codes, _ = posterior_of(model, coded)
+    found = cdist(codes, kept[0]).min(axis=1) < 1e-9
+    assert found.sum() == 1000
+    assert found[:300].mean() > 0.9  # a third, by chance alone
+
+
+@pytest.mark.parametrize("n_codes", [1, 40])
+def test_distance_is_that_to_the_nearest_code_but_the_rows_own(n_codes: int) -> None:
+    rng = np.random.default_rng(0)
+    mean, std = rng.normal(3.0, 2.0, (2, n_codes, 4)), rng.uniform(0.1, 2.0, (2, 4))
+    z = rng.normal(3.0, 2.0, (2, 1100, 4))
+    z[:, -1] = mean[:, 0]
+    found = Aggregate(mean, std).squared_distance(torch.as_tensor(z)).numpy()
+    for member in range(2):
+        away = cdist(z[member] / std[member], mean[member] / std[member]) ** 2
+        away = np.sort(away, axis=1)
+        np.testing.assert_allclose(found[member, :-1], away[:-1, 0])
+        own = 0.0 if n_codes == 1 else away[-1, 1]
+        np.testing.assert_allclose(found[member, -1], own, atol=1e-12)
+
+
+def test_as_many_new_rows_are_flagged_as_training_rows() -> None:
+    rng = np.random.default_rng(0)
+    loadings = rng.normal(size=(3, 12))
+
+    def rows(n_rows: int) -> np.ndarray:
+        noise = 0.5 * rng.normal(size=(n_rows, 12))
+        return np.tanh(rng.normal(size=(n_rows, 3))) @ loadings + noise
+
+    fitted = VAEAnomalyDetector(novelty=True, contamination=0.05, random_state=0)
+    X = rows(800)
+    flagged = fitted.fit(X).predict(X) < 0
+    assert flagged.sum() == 40
+    assert 0.03 < (fitted.predict(rows(3000)) < 0).mean() < 0.09
 
 
 @pytest.mark.parametrize("novelty", [False, True])
