@@ -21,6 +21,8 @@ from skvae.model.rows import Coded, OnDemand, Rows, blocks, take_rows
 _LEAST_SCALE, _LEAST_RESOLVED = 1e-3, 1e-2
 
 _CONCENTRATION_STEPS = 4
+# Relative difference of log-likelihoods within which rows are equal.
+_TIED = 1e-9
 
 # Share of a column's variance that other columns leave unexplained, below which it is
 # taken for a copy or a sum of them.
@@ -150,9 +152,9 @@ def linear_start(
             scores = np.concatenate(
                 [linear.log_prob(fill(linear, part)) for _, part in blocks(values)]
             )
-            kept = scores >= np.quantile(
-                scores, trim, weights=weight, method="inverted_cdf"
-            )
+            least = np.quantile(scores, trim, weights=weight, method="inverted_cdf")
+            # Equal rows differ by rounding, and stay or go together.
+            kept = scores >= least - _TIED * (1.0 + abs(least))
     return linear
 
 

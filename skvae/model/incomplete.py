@@ -263,9 +263,9 @@ class Completion:
 
     @property
     def _scale(self) -> np.ndarray:
-        """Standard deviation of each column, (n_columns,)."""
+        """Standard deviation of each column, (n_columns,); 1 where it did not vary."""
         variance = np.diag(self.covariance)
-        return np.asarray(np.sqrt(np.maximum(variance, np.finfo(float).tiny)))
+        return np.sqrt(np.where(variance > np.finfo(float).tiny, variance, 1.0))
 
     def _values(self, cells: np.ndarray) -> np.ndarray:
         """The cells nearest to these that their columns can hold."""
