@@ -88,7 +88,7 @@ def blocks(values: Coded) -> Iterator[tuple[slice, np.ndarray]]:
     step = max(1, _CELLS_PER_BLOCK // max(values.shape[1], 1))
     for start in range(0, len(values), step):
         rows = slice(start, start + step)
-        yield rows, values[rows]
+        yield rows, np.ascontiguousarray(values[rows])
 
 
 @dataclass(frozen=True)
