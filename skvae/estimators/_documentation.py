@@ -155,7 +155,7 @@ _TRANSFORMER_WORDS = {
     "start_options": '{"linear", "random"}, default="linear"',
     "mixed_start": "",
     "alpha": "0.01",
-    "learning_rate_init": "0.002",
+    "learning_rate_init": "0.005",
     "max_grad_norm": "100.0",
 }
 _IMPUTER_WORDS = {
@@ -167,6 +167,7 @@ _IMPUTER_WORDS = {
 }
 _DETECTOR_WORDS = {
     **_TRANSFORMER_WORDS,
+    "learning_rate_init": "0.002",
     "auto_likelihood": '"auto" is bernoulli for\n    0 and 1, categorical for text, '
     "ordinal for ordered categories, student_t for\n    other numbers.",
     "auto_noise": '"auto" is "column".',

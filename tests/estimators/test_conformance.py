@@ -116,7 +116,7 @@ def test_detector_takes_all_that_the_transformer_takes() -> None:
     assert set(ours) <= set(theirs)
     different = {name for name in ours if ours[name].default != theirs[name].default}
     # Where a detector has reasons of its own; all others mean the same in both.
-    assert different <= {"start", "prior"}
+    assert different <= {"start", "prior", "learning_rate_init"}
 
 
 def test_parameters_are_plain_and_keyword_only(cls: type[Estimator]) -> None:
