@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from numbers import Real
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from skvae.estimators._reasons import Reasons
 from skvae.estimators._training import Training
 from skvae.inference.calibration import (
     Chances,
+    Tail,
     conformal_p_values,
     discoveries,
     outlier_share,
@@ -41,6 +43,7 @@ class Verdicts(Reasons):
     contamination_: float
     _calibration: np.ndarray
     _chances: np.ndarray
+    _tail: np.ndarray
 
     # -- fitting -----------------------------------------------------------------
 
@@ -88,7 +91,8 @@ class Verdicts(Reasons):
         return {
             "contamination_": share,
             "offset_": threshold(scores, share, weight),
-            "_chances": np.stack([chances.edges, chances.values]),
+            "_chances": np.stack([chances.scores, chances.values]),
+            "_tail": np.array(astuple(chances.tail)),
         }
 
     @learns
@@ -214,7 +218,10 @@ class Verdicts(Reasons):
         One minus the local false-discovery rate of a two-group model: a share
         `contamination_` of the training rows are outliers (none where "auto" found
         none), and of the normal ones no more have low scores than the heavy tail of a
-        normal table allows.
+        normal table allows. Below all training rows the chance goes on rising as that
+        tail falls.
         """
         check_is_fitted(self)
-        return Chances(*self._chances).at(self.score_samples(X))
+        knots, values = self._chances
+        chances = Chances(knots, values, Tail(*self._tail.tolist()))
+        return chances.at(self.score_samples(X))

@@ -85,18 +85,20 @@ def threshold(
 
 @dataclass(frozen=True)
 class Chances:
-    """Chance that a row is an outlier, by its score: steps that fall with it.
+    """Chance that a row is an outlier, by its score: it falls with it.
 
     Parameters
     ----------
-    edges : ndarray of shape (n_steps,)
-        Ascending scores; a step reaches up to its edge.
-    values : ndarray of shape (n_steps,)
+    scores : ndarray of shape (n_knots,)
+        Ascending, of training rows; linear between them.
+    values : ndarray of shape (n_knots,)
         Chances, descending.
+    tail : Tail
     """
 
-    edges: np.ndarray
+    scores: np.ndarray
     values: np.ndarray
+    tail: Tail
 
     @classmethod
     def of(
@@ -117,14 +119,25 @@ class Chances:
         run = np.maximum(np.diff(np.r_[0.0, normal]), 1e-300)
         density = isotonic_regression(rise / run, weights=run, increasing=False).x
         chance = 1.0 - (1.0 - share) / np.maximum(density, 1e-300)
-        edges = np.sort(np.unique(np.asarray(scores, np.float64)))[ends]
         # Less than rounding is none.
-        return cls(edges, np.where(chance < 1e-9, 0.0, np.minimum(chance, 1.0)))
+        chance = np.where(chance < 1e-9, 0.0, np.minimum(chance, 1.0))
+        distinct = np.unique(np.asarray(scores, np.float64))
+        starts = np.r_[0, ends[:-1] + 1]
+        knots = np.stack([distinct[starts], distinct[ends]], axis=1)
+        return cls(knots.ravel(), np.repeat(chance, 2), Tail.of(scores, weight))
 
     def at(self, scores: np.ndarray) -> np.ndarray:
-        """Chances of rows with these scores, (n_rows,)."""
-        step = np.searchsorted(self.edges, scores, side="left")
-        return np.r_[self.values, 0.0][np.minimum(step, len(self.values))]
+        """Chances of rows with these scores, (n_rows,).
+
+        Below all training rows the chance of a normal one goes on falling as the tail
+        of normal rows does.
+        """
+        chance = np.interp(scores, self.scores, self.values, right=0.0)
+        lowest = self.scores[:1]
+        beyond = np.minimum(np.asarray(scores, np.float64), lowest)
+        edge = np.maximum(self.tail.normal_share(lowest), 1e-300)
+        fallen = np.minimum(self.tail.normal_share(beyond) / edge, 1.0)
+        return np.asarray(1.0 - (1.0 - chance) * fallen)
 
 
 def _quantiles(

@@ -155,6 +155,24 @@ def test_chances_never_rise_with_the_score(seed: int) -> None:
     assert chances.at(np.array([1e9]))[0] == 0.0
 
 
+def test_chances_do_not_hang_on_rounding() -> None:
+    scores, _ = with_far(0.05)
+    chances = Chances.of(scores, 0.05)
+    lowest = np.sort(scores)[:20]
+    for shift in (1e-9, -1e-9):
+        assert_allclose(chances.at(lowest + shift), chances.at(lowest), atol=1e-3)
+
+
+def test_far_below_a_clean_table_is_an_outlier() -> None:
+    scores = -np.random.default_rng(0).gamma(5.0, size=500)
+    chances = Chances.of(scores, 0.0)
+    assert chances.at(scores).max() == 0.0
+    # As far as the tail of normal rows falls, c ** -2.5 with c bulk widths.
+    low, middle, high = np.quantile(-scores, [0.1, 0.5, 0.7])
+    c = (np.array([-scores.min(), 1e3]) - middle) / (high - low)
+    assert_allclose(chances.at(np.array([-1e3]))[0], 1 - (c[0] / c[1]) ** 2.5)
+
+
 # -- p-values ----------------------------------------------------------------------
 
 
