@@ -13,6 +13,7 @@ from skvae.estimators._tables import read_table
 from skvae.inference.imputation import conditional_mean
 from skvae.inference.repair import expected_cells, mend
 from skvae.table.raw import RawTable, as_floats
+from skvae.table.schema import Schema
 
 # A sentence names the columns that make up this much of what a row loses.
 _TOLD, _MOST_TOLD = 0.8, 3
@@ -107,13 +108,15 @@ class Reasons(BaseVAE):
         for i in np.flatnonzero(odd).tolist():
             columns = np.flatnonzero(wanted[i])
             columns = columns[np.argsort(parts[i, columns], kind="stable")].tolist()
-            # The worst cell is named even where it alone is not surprising.
             told = [
-                _told(self._schema.label(j, quoted=False), raw, points, i, j)
-                for n, j in enumerate(columns)
-                if n == 0 or _surprising(raw, points, i, j)
+                _told(self._schema, raw, points, i, j)
+                for j in columns
+                if _surprising(raw, points, i, j)
             ]
-            sentences[i] = f"Row {i} is unusual: {'; '.join(told) or 'all of it'}."
+            names = ", ".join(self._schema.label(j, quoted=False) for j in columns)
+            # Each may be ordinary by itself.
+            reason = "; ".join(told) or f"together, {names}" if names else "all of it"
+            sentences[i] = f"Row {i} is unusual: {reason}."
         return sentences
 
     # -- what instead ------------------------------------------------------------
@@ -195,18 +198,18 @@ class Reasons(BaseVAE):
 
     def _expected(self, raw: RawTable, wanted: np.ndarray) -> list[RawTable]:
         """Median, 5 % and 95 % points of the wanted cells; the others are missing."""
-        low, middle, high = expected_cells(
-            self._model_for(raw.dtype),
-            self._encode(raw),
-            self._bank,
-            wanted[:, self._schema.active],
-        )
+        asked = wanted[:, self._schema.active]
+        low, middle, high = np.full((3, *asked.shape), np.nan)
+        if asked.any():
+            model, coded = self._model_for(raw.dtype), self._encode(raw)
+            low, middle, high = expected_cells(model, coded, self._bank, asked)
         return [self._schema.decode(points) for points in (middle, low, high)]
 
 
-def _told(name: str, raw: RawTable, points: list[RawTable], i: int, j: int) -> str:
+def _told(schema: Schema, raw: RawTable, points: list[RawTable], i: int, j: int) -> str:
     """What is surprising about one cell, in words."""
-    seen, expected, low, high = (table.word(i, j) for table in (raw, *points))
+    name = schema.label(j, quoted=False)
+    seen, expected, low, high = (schema.word(table, i, j) for table in (raw, *points))
     if low == high:
         return f"{name} is {seen}, expected {expected}"
     return f"{name} is {seen}, expected {expected} ({low} to {high})"

@@ -288,6 +288,23 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         name = self._settled["anomaly_score"]
         return Aggregate.completes if name == "aggregate" else SCORES[name].completes
 
+    def fit_predict(self, X: Any, y: Any = None, **params: Any) -> np.ndarray:
+        """Fit, then tell outliers (-1) from inliers (+1) among the same rows.
+
+        Parameters
+        ----------
+        X : table of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), default=None
+            Labels, as `fit` takes them.
+        **params
+            More of what `fit` takes.
+
+        Returns
+        -------
+        labels : ndarray of int of shape (n_samples,)
+        """
+        return self.fit(X, y, **params).predict(X)
+
     @answers
     def score_std(self, X: Any) -> np.ndarray:
         """How far the members of the ensemble disagree about each row.

@@ -100,10 +100,10 @@ class ContributionDisplay(Display):
                 f"{outside.tolist()}."
             )
         cells = Container.read(X)
-        columns = range(cells.shape[1])
+        columns, word = range(cells.shape[1]), estimator._schema.word
         display = cls(
             np.asarray(estimator.explain(X), dtype=np.float64)[rows],
-            [[cells.word(i, j) for j in columns] for i in rows.tolist()],
+            [[word(cells, i, j) for j in columns] for i in rows.tolist()],
             names=[estimator._schema.label(j, quoted=False) for j in columns],
             rows=rows.tolist(),
             scores=scores[rows],

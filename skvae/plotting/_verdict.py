@@ -109,11 +109,12 @@ class VerdictDisplay(Display):
         own = own[:max_columns]
         numbers = [_numbers(table, points[0]) for table in (seen, *points)]
         name = partial(estimator._schema.label, quoted=False)
+        word = estimator._schema.word
         chance = float(estimator.outlier_probability(one)[0])
         display = cls(
             *(part[own] for part in numbers),
             labels=[
-                f"{name(j)} = {seen.word(0, j)} ({points[0].word(0, j)})" for j in own
+                f"{name(j)} = {word(seen, 0, j)} ({word(points[0], 0, j)})" for j in own
             ],
             title=f"row {place}: outlier with a chance of {chance:.2g}",
         )

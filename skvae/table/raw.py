@@ -125,14 +125,6 @@ class RawTable:
         found[stored.coords[1 - axis][np.isnan(stored.data)]] = True
         return found
 
-    def word(self, row: int, column: int) -> str:
-        """Return one cell as a reader would write it."""
-        if column in self.text:
-            label = self.text[column][row]
-            return "missing" if label is None else str(label)
-        number = self.column(column)[row]
-        return "missing" if np.isnan(number) else f"{number:.4g}"
-
 
 def as_floats(numbers: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return numbers as float64, without a copy where they are."""

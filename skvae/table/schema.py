@@ -39,6 +39,11 @@ SHOWN_LEVELS = 3
 """Unknown levels of a column that a warning names."""
 
 
+_DAY_SECONDS = 86_400
+# Days that a date of seconds holds by far.
+_FARTHEST_DAY = 1e8
+
+
 @dataclass(frozen=True)
 class Schema:
     """A table's columns, and the way from table to coded array and back.
@@ -264,6 +269,20 @@ class Schema:
         """Position of a column; ``what`` asks for it by name or position."""
         names = [column.name for column in self.columns]
         return positions_of(what, [key], names)[0][0]
+
+    def word(self, raw: RawTable, row: int, j: int) -> str:
+        """Return one cell of a table as a reader would write it."""
+        if j in raw.text:
+            label = raw.text[j][row]
+            return "missing" if label is None else str(label)
+        number = float(raw.column(j)[row])
+        if np.isnan(number):
+            return "missing"
+        ticks = self.columns[j].per_day
+        if ticks and abs(number) < _FARTHEST_DAY:
+            moment = np.datetime64(round(number * _DAY_SECONDS), "s")
+            return str(moment.astype("M8[D]") if ticks == 1 else moment)
+        return f"{number:.0f}" if 1e4 <= abs(number) < 1e15 else f"{number:.4g}"
 
     # -- there and back ----------------------------------------------------------
 

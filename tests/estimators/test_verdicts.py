@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import false_discovery_control, kstest
+from sklearn.base import clone
 
 from skvae import VAEAnomalyDetector, load
 
@@ -301,3 +302,29 @@ def test_far_rows_have_finite_scores_in_order(detector: VAEAnomalyDetector) -> N
     assert (np.diff(scores) < 0).all()
     assert np.isfinite(detector.explain(far)).all()
     assert np.isfinite(detector.outlier_probability(far)).all()
+
+
+def test_describing_inliers_alone_says_so(detector: VAEAnomalyDetector) -> None:
+    X = linear(300)
+    inliers = X[detector.predict(X) == 1][:2]
+    expected = ["Row 0 is not unusual.", "Row 1 is not unusual."]
+    assert detector.describe(inliers) == expected
+
+
+def test_dates_are_told_as_dates() -> None:
+    days = np.random.default_rng(0).permutation(pd.date_range("2020", periods=200))
+    frame = pd.DataFrame(linear(200)).add_prefix("x").assign(day=days)
+    fitted = VAEAnomalyDetector(random_state=0).fit(frame)
+    frame.loc[7, "day"] = pd.Timestamp("1990-03-01")
+    (told,) = fitted.describe(frame[7:8])
+    assert "day is 1990-03-01, expected 2020-" in told
+
+
+def test_labels_reach_fit_predict() -> None:
+    X = linear(200)
+    y = np.where(X[:, 0] > np.quantile(X[:, 0], 0.95), -1, 0)
+    once = VAEAnomalyDetector(**QUICK, random_state=0)
+    assert_array_equal(clone(once).fit_predict(X, y), once.fit(X, y).predict(X))
+    assert not np.array_equal(
+        once.score_samples(X), clone(once).fit(X).score_samples(X)
+    )
