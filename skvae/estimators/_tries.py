@@ -192,17 +192,17 @@ def prepare(tries: Sequence[Try], data: Data) -> None:
         began = time.time()
         try:
             X = _safe_indexing(data.X, each.train)
+            y = None if data.y is None else _safe_indexing(data.y, each.train)
             if isinstance(each.estimator, Pipeline) and len(each.estimator.steps) > 1:
                 before = each.estimator[:-1]
                 key = each.key_before
                 if key not in steps_before:
-                    y = None if data.y is None else _safe_indexing(data.y, each.train)
                     steps_before[key] = before, before.fit_transform(X, y)
                 each.before, X = steps_before[key]
             params = _check_method_params(data.X, data.fit_params, each.train)
             weight = next(iter(params.values()), None)
             each.last._validate_params()
-            each.training = each.last._prepare(X, weight, go_on=False)
+            each.training = each.last._prepare(X, weight, go_on=False, y=y)
         except Exception:
             # Told of below, as scikit-learn's searches do: others may still fit.
             each.error = traceback.format_exc()

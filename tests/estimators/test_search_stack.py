@@ -275,3 +275,14 @@ def test_any_table_is_searched(X: NDArray[np.float64]) -> None:
     alone, stack = both(vae, {"n_components": [1, 2], "beta": [0.5, 1.0]}, frame)
     found, expected = (fold_scores(s.cv_results_) for s in (stack, alone))
     np.testing.assert_allclose(found, expected, **CLOSE)
+
+
+def test_known_outliers_are_left_out_of_each_fold(X: NDArray[np.float64]) -> None:
+    X, y = X.copy(), np.zeros(len(X), dtype=int)
+    y[::8] = -1
+    X[::8] += 30.0
+    detector = VAEAnomalyDetector(n_estimators=1, **SMALL)
+    alone, stack = both(detector, {"n_components": [1, 2]}, X, y=y)
+    np.testing.assert_allclose(
+        fold_scores(stack.cv_results_), fold_scores(alone.cv_results_), rtol=1e-3
+    )
