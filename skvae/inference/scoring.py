@@ -82,10 +82,6 @@ class Score(ABC):
     def cells(self, terms: Terms) -> Tensor:
         """The part of it that stands in single cells, (n_rows, n_columns)."""
 
-    def of_members(self, members: list[int]) -> Score:
-        """The score by some of the members."""
-        return self
-
 
 class LogLikelihood(Score):
     """Importance-weighted log p(x) (Burda et al., ICLR 2016), members as a mixture."""

@@ -80,12 +80,15 @@ class Column:
         """Whether any of its levels is text."""
         return any(isinstance(x, str) for x in (*self.levels, *self.unlearned))
 
-    def knowing(self, statistics: Statistics, j: int) -> Column:
+    def knowing(self, statistics: Statistics, j: int, *, bounds: bool) -> Column:
         """Return the column as it is once it knows of more cells; see `Schema`."""
         if self.levels:
-            more = [x for x in statistics.levels.get(j, ()) if x not in self.levels]
-            return replace(self, unlearned=tuple(order_levels(more)))
-        if not KINDS[self.kind].is_boundless or not statistics.count[j]:
+            known = {*self.levels, *self.unlearned}
+            more = [x for x in statistics.levels.get(j, ()) if x not in known]
+            return replace(
+                self, unlearned=tuple(order_levels([*self.unlearned, *more]))
+            )
+        if not bounds or not KINDS[self.kind].is_boundless or not statistics.count[j]:
             return self
         return replace(
             self,

@@ -197,17 +197,19 @@ class Schema:
         )
         return cls(columns)
 
-    def knowing(self, X: TableLike) -> Schema:
+    def knowing(self, X: TableLike, *, bounds: bool = True) -> Schema:
         """Return the schema that knows what values these rows hold too.
 
         Nothing is learned of how often they do, so that no score of a row changes for
-        it but of rows with these values. Columns of real numbers widen their bounds.
+        it but of rows with these values. Columns of real numbers widen their bounds,
+        if ``bounds``.
         Levels get no code: they are coded as missing without a complaint, and their
         mass is the chance of an unseen level, in `unseen_log_mass`.
 
         Parameters
         ----------
         X : RawTable, array-like or sparse matrix, shape (n, d)
+        bounds : bool, default=True
 
         Examples
         --------
@@ -223,8 +225,12 @@ class Schema:
         raw = RawTable.of(X)
         counted = [j for j, column in enumerate(self.columns) if column.levels]
         statistics = Statistics.of(raw, levels=counted)
-        pairs = enumerate(self.columns)
-        return Schema(tuple(column.knowing(statistics, j) for j, column in pairs))
+        return Schema(
+            tuple(
+                column.knowing(statistics, j, bounds=bounds)
+                for j, column in enumerate(self.columns)
+            )
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # Cached arrays stay out of pickles, so that these tell the value alone.
