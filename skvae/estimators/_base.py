@@ -36,7 +36,7 @@ from skvae.inference.scoring import Score, draw_bank
 from skvae.model.latent import LatentModel
 from skvae.model.priors import AggregatePosterior, StandardNormal
 from skvae.model.rows import Coded
-from skvae.training.fit import fit_model, partial_fit_model
+from skvae.training.fit import CodedTable, fit_model, partial_fit_model
 from skvae.training.history import History
 
 # Burda et al. (2016) call a component active above this variance of its mean.
@@ -150,10 +150,11 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
             booleans, dates; NaN, None, NA and NaT are missing cells. At least two rows
             and one column that varies; every column with an observed cell.
         y : array-like of shape (n_samples,), default=None
-            What a detector's user knows of the rows: -1 an outlier, 0 nothing, 1 an
-            inlier. Outliers are left out of everything but the score, which learns by
-            them how much each column tells; the other rows count as normal, most of
-            them at least. Without any -1, and by other estimators, y is ignored.
+            For `VAEAnomalyDetector` alone, others ignore it. What is known of the rows:
+            -1 an outlier, 0 nothing, 1 an inlier. Outliers are left out of everything
+            but the score, which learns by them how much each column tells; the other
+            rows count as normal, most of them at least. Classes, and anything else
+            without a -1, are ignored.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, not negative.
         X_val : table of shape (n_rows, n_features), default=None
@@ -209,8 +210,9 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         Parameters
         ----------
         X : table of shape (n_samples, n_features)
-        y : Ignored
-            Present for scikit-learn's conventions.
+        y : array-like of shape (n_samples,), default=None
+            As in `fit`. What a detector learned by the labels of an earlier call holds
+            until there are others, as long as `anomaly_score` stays.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, not negative.
 
@@ -221,7 +223,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         """
         go_on = hasattr(self, "_model")
         with self._all_or_nothing():
-            training = self._prepare(X, sample_weight, go_on=go_on, whole=True)
+            training = self._prepare(X, sample_weight, go_on=go_on, whole=True, y=y)
             n_epochs = self.n_iter_ if go_on else 0
             model, history, moments = partial_fit_model(
                 training.coded,
@@ -298,8 +300,8 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         """All attributes of an estimator with this model."""
         schema, settings = training.schema, training.settings
         jacobian, part = training.jacobian, training.part
-        learned = training.coded.without(held_out).values
-        answering = self._answering(training, model, learned)
+        learned = training.coded.without(held_out)
+        answering = self._answering(training, model, learned.values)
         coded = training.coded.values[part]
         summary = summarise(model, coded, training.weight_of_part)
         score = self._learn_score(model, learned, training)
@@ -366,7 +368,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         }
 
     def _learn_score(
-        self, model: LatentModel, coded: Coded, training: Training
+        self, model: LatentModel, learned: CodedTable, training: Training
     ) -> Score:
         """What `score_samples` is to give, learned from the rows trained on."""
         return self._score

@@ -115,7 +115,7 @@ likelihood_ : tuple of str of length n_features
     Kind of each column; "constant" columns are left out of the model.
 categories_ : list of length n_features
     Levels of each column in an array, None where it has none; last those that only
-    rows hold which a detector keeps back for its p-values.
+    rows hold which a detector keeps back for its p-values, or known outliers.
 noise_variance_ : float or ndarray of shape (n_features,)
     Noise variance of the columns in the units of X squared, for Student's t the
     squared scale (its mean over training rows where it depends on the code); one

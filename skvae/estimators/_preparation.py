@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
 
 from skvae._backend import fresh_seed, sample_positions
-from skvae.estimators._fitted import encode_for_fit
+from skvae.estimators._fitted import encode, encode_for_fit
 from skvae.estimators._parameters import Defaults, most_rows, resolve_settings
 from skvae.estimators._questions import Questions
 from skvae.estimators._summary import coded_table, learn_completion
@@ -63,38 +65,27 @@ class Preparation(Questions, BaseEstimator):
     ) -> Training:
         """Check the table, learn the schema, code the rows, settle the parameters.
 
-        With ``whole`` all rows are to be learned from, however many.
+        With ``whole`` all rows are to be learned from, however many. Of rows
+        that ``y`` sets apart it is learned that their levels exist, no more.
         """
-        raw = read_table(self, X, reset=not go_on, min_rows=1 if go_on else 2)
+        least = 1 if go_on else 2
+        raw = read_table(self, X, reset=not go_on, min_rows=least)
         container = self._container if go_on else Container.of(X)
-        weight = None
-        if sample_weight is not None:
-            weight = _check_sample_weight(
-                sample_weight, raw.numbers, dtype=np.float64, ensure_non_negative=True
-            )
-            present = weight > 0
-            if present.sum() < 2:
-                raise ValueError(
-                    f"At least two rows need a positive weight, but sample_weight is "
-                    f"zero for all rows except {present.sum()}. Give more rows weight."
-                )
-            if not present.all():
-                raw, weight = raw.take(present), weight[present]
+        raw, weight, apart = _present(raw, sample_weight, self._apart(y))
+        outliers, outlier_weight = None, None
+        if apart is not None and apart.any():
+            _check_rest(apart, least)
+            outliers, raw = raw.take(apart), raw.take(~apart)
+            if weight is not None:
+                outlier_weight, weight = weight[apart], weight[~apart]
         table, table_weight, kept = raw, weight, self._kept_back(len(raw))
         if kept.any():
             kept = without_lone_cells(raw, kept)
         seed = fresh_seed(self.random_state)
-        if go_on:
-            schema = self._schema
-        else:
-            names = getattr(self, "feature_names_in_", None)
-            known = weight
-            if kept.any():  # a row of no weight is none
-                known = ~kept * (1.0 if weight is None else weight)
-            schema = self._learn_schema(raw, names, known)
-            if kept.any():
-                schema = schema.knowing(raw.take(kept))
+        schema = self._schema if go_on else self._schema_of(raw, weight, kept, outliers)
         check_levels(schema, raw, self.handle_unknown)
+        if outliers is not None and go_on:
+            check_levels(schema, outliers, self.handle_unknown)
         used = self._used(~kept, seed, whole=whole)
         if len(used) < len(raw):
             raw, weight = raw.take(used), None if weight is None else weight[used]
@@ -102,8 +93,13 @@ class Preparation(Questions, BaseEstimator):
         completion = self._completion if go_on else None
         if self._completes and not go_on:
             completion = learn_completion(schema, values, weight)
+        known = None
+        if outliers is not None:
+            known = coded_table(schema, encode(schema, outliers), outlier_weight)
         if completion is not None:
             values = change_rows(values, completion)
+            if known is not None:
+                known = replace(known, values=completion(known.array))
         settings = resolve_settings(
             self._settled,
             kinds=schema.kinds,
@@ -124,6 +120,8 @@ class Preparation(Questions, BaseEstimator):
             settings,
             seed,
             completion,
+            known,
+            go_on,
         )
 
     def _used(self, free: np.ndarray, seed: int, *, whole: bool) -> np.ndarray:
@@ -146,6 +144,10 @@ class Preparation(Questions, BaseEstimator):
         """Which rows nothing is fitted to, bool (n_rows,)."""
         return np.zeros(n_rows, dtype=bool)
 
+    def _apart(self, y: Any) -> np.ndarray | None:
+        """Which rows are known outliers, bool (n_rows,); None where none is."""
+        return None
+
     def _check_same_architecture(self, settings: Settings) -> None:
         """Going on from an earlier fit keeps the shape of the model."""
         for name, earlier in self._architecture.items():
@@ -155,6 +157,24 @@ class Preparation(Questions, BaseEstimator):
                     f"To go on from an earlier fit {name} must stay at {earlier!r}, "
                     f"got {wanted!r}. Set it back, or fit afresh with warm_start=False."
                 )
+
+    def _schema_of(
+        self,
+        raw: RawTable,
+        weight: np.ndarray | None,
+        kept: np.ndarray,
+        outliers: RawTable | None,
+    ) -> Schema:
+        """Learned from the rows that are not kept back; knows the levels of all."""
+        names = getattr(self, "feature_names_in_", None)
+        if kept.any():  # a row of no weight is none
+            weight = ~kept * (1.0 if weight is None else weight)
+        schema = self._learn_schema(raw, names, weight)
+        if kept.any():
+            schema = schema.knowing(raw.take(kept))
+        if outliers is not None:
+            schema = schema.knowing(outliers, bounds=False)
+        return schema
 
     def _learn_schema(
         self, raw: RawTable, names: Any, weight: np.ndarray | None
@@ -176,3 +196,37 @@ class Preparation(Questions, BaseEstimator):
                 f"constant. Check X."
             )
         return schema
+
+
+def _present(
+    raw: RawTable, sample_weight: Any, apart: np.ndarray | None
+) -> tuple[RawTable, np.ndarray | None, np.ndarray | None]:
+    """The rows that have a weight, their weights, and which of them stand apart."""
+    if apart is not None:
+        check_consistent_length(raw.numbers, apart)
+    if sample_weight is None:
+        return raw, None, apart
+    weight = _check_sample_weight(
+        sample_weight, raw.numbers, dtype=np.float64, ensure_non_negative=True
+    )
+    present = weight > 0
+    if present.sum() < 2:
+        raise ValueError(
+            f"At least two rows need a positive weight, but sample_weight is "
+            f"zero for all rows except {present.sum()}. Give more rows weight."
+        )
+    if present.all():
+        return raw, weight, apart
+    apart = None if apart is None else apart[present]
+    return raw.take(present), weight[present], apart
+
+
+def _check_rest(apart: np.ndarray, least: int) -> None:
+    """There is a table without the known outliers."""
+    n_rest = int((~apart).sum())
+    if n_rest < least:
+        raise ValueError(
+            f"The model learns from the rows that y does not label -1, of which at "
+            f"least {least} need a positive weight, but there are {n_rest}, beside "
+            f"{apart.sum()} known outliers. Label fewer rows -1, or add normal ones."
+        )

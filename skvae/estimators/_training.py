@@ -33,8 +33,10 @@ class Training:
         Those that nothing is fitted to.
     raw, coded : RawTable, CodedTable
         Those that the model is fitted to.
-    outliers : ndarray of shape (n_outliers, n_columns) or None
-        Known ones, coded: they only tell what sets them apart.
+    outliers : CodedTable or None
+        Known ones, in no other table: they only tell what sets them apart.
+    go_on : bool
+        Whether the fit goes on from an earlier one.
     """
 
     table: RawTable
@@ -47,7 +49,8 @@ class Training:
     settings: Settings
     seed: int
     completion: Completion | None = None
-    outliers: np.ndarray | None = None
+    outliers: CodedTable | None = None
+    go_on: bool = False
 
     @cached_property
     def part(self) -> np.ndarray:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import OutlierMixin
-from sklearn.utils import check_consistent_length
+from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skvae.estimators._arrays import answers
 from skvae.estimators._codes import Codes
 from skvae.estimators._documentation import documented
-from skvae.estimators._fitted import encode
 from skvae.estimators._parameters import ENSEMBLE, Defaults
-from skvae.estimators._tables import check_levels, read_table
+from skvae.estimators._tables import users_level
 from skvae.estimators._training import Training
 from skvae.estimators._verdicts import Verdicts
 from skvae.inference.aggregate import Aggregate
@@ -24,7 +23,7 @@ from skvae.inference.labels import Labelled, learn_weights
 from skvae.inference.scoring import SCORES, Score, draw_bank
 from skvae.model.latent import LatentModel
 from skvae.model.members import members_of
-from skvae.model.rows import Coded
+from skvae.training.fit import CodedTable
 
 _AUTO = StrOptions({"auto"})
 
@@ -248,28 +247,26 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
     _label_weights: np.ndarray | None = None
     _score_name: str
 
-    def _prepare(
-        self,
-        X: Any,
-        sample_weight: Any,
-        *,
-        go_on: bool,
-        whole: bool = False,
-        y: Any = None,
-    ) -> Training:
-        known = _known_outliers(y)
-        if known is None:
-            return super()._prepare(X, sample_weight, go_on=go_on, whole=whole)
-        check_consistent_length(X, known)
-        weight = np.ones(len(known)) if sample_weight is None else sample_weight
-        weight = np.where(known, 0.0, weight)
-        training = super()._prepare(X, weight, go_on=go_on, whole=whole)
-        outliers = read_table(self, X, reset=False).take(known)
-        check_levels(training.schema, outliers, self.handle_unknown)
-        coded = encode(training.schema, outliers)
-        if training.completion is not None:
-            coded = training.completion(coded)
-        return replace(training, outliers=coded)
+    def _apart(self, y: Any) -> np.ndarray | None:
+        labels = np.asarray(y)
+        if labels.dtype.kind == "b":
+            warnings.warn(
+                "y holds booleans, which tell no outliers and are ignored. Give -1 for "
+                "known outliers and 0 for the other rows, as np.where(y, -1, 0) does "
+                "where True is an outlier.",
+                UserWarning,
+                stacklevel=users_level(),
+            )
+        if labels.dtype.kind not in "ifO" or not _equal(labels, -1).any():
+            return None
+        labels = column_or_1d(labels, warn=True)
+        strange = labels[~(_equal(labels, -1) | _equal(labels, 0) | _equal(labels, 1))]
+        if len(strange):
+            raise ValueError(
+                f"Labels must be -1 (outlier), 0 (unknown) or 1 (inlier), but y holds "
+                f"{strange[0]} too. Drop y if it is no label of outliers."
+            )
+        return _equal(labels, -1)
 
     @property
     def _defaults(self) -> Defaults:
@@ -335,16 +332,28 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         return self._with({"_model": model, "_aggregate": aggregate})
 
     def _learn_score(
-        self, model: LatentModel, coded: Coded, training: Training
+        self, model: LatentModel, learned: CodedTable, training: Training
     ) -> Score:
         name, seed = self._settled["anomaly_score"], training.seed
-        score = (
-            Aggregate.of(model, coded, seed) if name == "aggregate" else SCORES[name]
-        )
-        if training.outliers is None:
-            return score
+        rows, outliers = learned.values, training.outliers
+        score = Aggregate.of(model, rows, seed) if name == "aggregate" else SCORES[name]
+        if outliers is None:
+            if self._label_weights is None or not training.go_on:
+                return score
+            # They are in the units of the score that they were learned for.
+            kept = self._score_name == name
+            return Labelled(score, self._label_weights) if kept else score
         bank = draw_bank(self.n_score_samples, model.n_components, seed)
-        weights = learn_weights(model, coded, training.outliers, bank, score, seed)
+        weights = learn_weights(
+            model,
+            rows,
+            outliers.array,
+            bank,
+            score,
+            seed,
+            weight=learned.weight,
+            outlier_weight=outliers.weight,
+        )
         return Labelled(score, weights)
 
     def _state_of(self, score: Score) -> dict[str, Any]:
@@ -355,15 +364,9 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         return {"_aggregate": learned, "_label_weights": weights}
 
 
-def _known_outliers(y: Any) -> np.ndarray | None:
-    """Which rows are labelled as outliers, bool (n_rows,); None where none is."""
-    labels = np.empty(0) if y is None else np.asarray(y)
-    if labels.ndim != 1 or labels.dtype.kind not in "if" or not (labels == -1).any():
-        return None
-    strange = labels[~np.isin(labels, (-1, 0, 1))]
-    if len(strange):
-        raise ValueError(
-            f"Labels must be -1 (outlier), 0 (unknown) or 1 (inlier), but y holds "
-            f"{strange[0]} too. Drop y if it is no label of outliers."
-        )
-    return np.asarray(labels == -1)
+def _equal(labels: np.ndarray, value: int) -> np.ndarray:
+    """Where a label is this number; an object may be anything else, pandas' NA too."""
+    if labels.dtype.kind != "O":
+        return np.asarray(labels == value)
+    found = [isinstance(label, Real) and label == value for label in labels.flat]
+    return np.array(found, dtype=bool).reshape(labels.shape)

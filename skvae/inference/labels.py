@@ -14,6 +14,7 @@ from skvae.inference.scoring import Score, read_score
 from skvae.model.latent import LatentModel
 from skvae.model.rows import Coded
 from skvae.model.terms import Terms
+from skvae.table.moments import weighted_quantiles
 
 # Prior standard deviation of what labels change, per column, in units of a score that
 # runs over the bulk of the rows: measured in benchmarks/quality/labels.md.
@@ -43,23 +44,15 @@ class Labelled(Score):
     weights: np.ndarray
 
     def __post_init__(self) -> None:
-        for name in (
-            "has_units",
-            "has_draws",
-            "most_draws",
-            "weighs_draws",
-            "completes",
-        ):
-            object.__setattr__(self, name, getattr(self.score, name))
+        # Whatever a score says of itself holds of this one too.
+        for fact in Score.__annotations__:
+            object.__setattr__(self, fact, getattr(self.score, fact))
 
     def rows(self, terms: Terms) -> Tensor:
         return self.score.rows(terms) + self._added(terms).sum(-1)
 
     def cells(self, terms: Terms) -> Tensor:
         return self.score.cells(terms) + self._added(terms)
-
-    def of_members(self, members: list[int]) -> Labelled:
-        return Labelled(self.score.of_members(members), self.weights)
 
     def _added(self, terms: Terms) -> Tensor:
         raised, slope = as_tensor(self.weights, terms.z.dtype, terms.z.device)
@@ -80,12 +73,15 @@ def learn_weights(
     bank: np.ndarray,
     score: Score,
     seed: int,
+    *,
+    weight: np.ndarray | None = None,
+    outlier_weight: np.ndarray | None = None,
 ) -> np.ndarray:
     """What sets known outliers apart from the rows that a model was trained on.
 
     A logistic regression of both, equally heavy, on the score, the parts of its columns
     and their cells. It is drawn to the score as it is, which one label moves little;
-    each label counts as much as any other.
+    each label counts as much as any other of its weight.
 
     Parameters
     ----------
@@ -96,6 +92,9 @@ def learn_weights(
     bank : ndarray of shape (n_draws, n_components)
     score : Score
     seed : int
+    weight : ndarray of shape (n_rows,) or None
+    outlier_weight : ndarray of shape (n_outliers,) or None
+        In units of the mean of ``weight``.
 
     Returns
     -------
@@ -106,32 +105,40 @@ def learn_weights(
     def reading(terms: Terms) -> tuple[Tensor, ...]:
         return score.rows(terms), score.cells(terms), _placed(terms)
 
-    normal = coded[sample_positions(len(coded), _MOST_ROWS, seed)]
+    part = sample_positions(len(coded), _MOST_ROWS, seed)
+    normal, mass = coded[part], np.ones(len(part))
+    if weight is not None:
+        mass = weight[part] / weight.mean()
+    odd = np.ones(len(outliers))
+    if outlier_weight is not None:
+        odd = outlier_weight / (1.0 if weight is None else weight.mean())
     rows = np.concatenate([normal, outliers])
     total, cells, placed = read_score(model, rows, bank, score, reading)
-    low, middle, high = np.quantile(total[: len(normal)], [0.05, 0.5, 0.95])
+    bulk = np.column_stack([total, cells])[: len(normal)]
+    quantiles = weighted_quantiles(bulk, mass, (0.05, 0.5, 0.95))
+    (low, middle, high), centre = quantiles[:, 0], quantiles[1, 1:]
     width = max(high - low, 1e-9 * max(1.0, abs(middle)))
 
     def drawn_in(values: np.ndarray, centre: np.ndarray) -> np.ndarray:
         return np.clip((centre - values) / width, _LOW, _HIGH)
 
     abnormal = drawn_in(total, middle)
-    parts = drawn_in(cells, np.median(cells[: len(normal)], axis=0))
-    is_outlier = np.arange(len(rows)) >= len(normal)
+    parts = drawn_in(cells, centre)
+    sign = np.repeat([-1.0, 1.0], [len(normal), len(outliers)])
+    weights = np.concatenate([mass * (odd.sum() / mass.sum()), odd])
     features = np.concatenate([parts, placed / _UNIT], axis=1)
-    change = _logistic(abnormal, features, is_outlier).reshape(2, -1)
+    change = _logistic(abnormal, features, sign, weights).reshape(2, -1)
     return np.stack([change[0], change[1] * (-width / _UNIT)])
 
 
 def _logistic(
-    offset: np.ndarray, features: np.ndarray, is_outlier: np.ndarray
+    offset: np.ndarray, features: np.ndarray, sign: np.ndarray, weight: np.ndarray
 ) -> np.ndarray:
     """Coefficients beside an offset whose own coefficient is one.
 
-    The first half of them, weights to be raised, end above -1.
+    The first half of them, weights to be raised, end above -1. Rows of sign 1 are
+    outliers, those of -1 normal.
     """
-    sign = np.where(is_outlier, 1.0, -1.0)
-    weight = np.where(is_outlier, 1.0, is_outlier.sum() / (~is_outlier).sum())
     n = features.shape[1]
 
     def loss(p: np.ndarray) -> tuple[float, np.ndarray]:
