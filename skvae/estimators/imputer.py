@@ -257,7 +257,8 @@ class VAEImputer(TransformerMixin, BaseVAE):
         held_out: np.ndarray,
     ) -> dict[str, Any]:
         fitted = super()._fitted(training, model, history, held_out)
-        holed: np.ndarray = training.raw.holed(axis=0)
+        # Not of the rows that training comes to see alone.
+        holed: np.ndarray = training.table.holed(axis=0)
         if getattr(self, "_schema", None) is training.schema:  # a fit that goes on
             holed[self.indicator_features_] = True
         return {**fitted, "indicator_features_": np.flatnonzero(holed)}

@@ -97,6 +97,17 @@ def test_indicators_are_those_of_scikit_learn() -> None:
         )
 
 
+def test_indicators_are_those_of_rows_beyond_the_ones_trained_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X, _ = wine()
+    X[5, 2] = X[170, 7] = np.nan
+    monkeypatch.setattr(VAEImputer, "_used", lambda *_, **__: np.arange(20, 160))
+    model = VAEImputer(**SMALL, add_indicator=True).fit(X)
+    assert model.indicator_features_.tolist() == [2, 7]
+    assert model.transform(X)[:, 13:].sum(0).tolist() == [1.0, 1.0]
+
+
 def test_indicators_of_a_stream_are_those_of_all_its_batches() -> None:
     X, _ = wine()
     batches = X[:60].copy(), X[60:120].copy(), X[120:]
