@@ -107,7 +107,8 @@ class Batches:
         chosen: Tensor | None = None,
         own_components: list[int] | None = None,
     ) -> None:
-        self.rows, self.chosen = rows, chosen
+        self.rows = rows
+        self.chosen = None if chosen is None else chosen.to(rows.places_device)
         self.n_rows = len(rows) if chosen is None else chosen.shape[1]
         self.batch_size = min(batch_size, self.n_rows)
         self.n_draws, self.n_components = n_draws, n_components

@@ -114,8 +114,7 @@ class Settings:
         n_drawn = count_rows(self.max_samples, n_rows)
         if n_drawn == n_rows and not self.bootstrap:
             return None
-        drawn = draw_rows(n_rows, n_drawn, seeds, epoch, bootstrap=self.bootstrap)
-        return drawn.to(self.device)
+        return draw_rows(n_rows, n_drawn, seeds, epoch, bootstrap=self.bootstrap)
 
     @property
     def n_linear(self) -> int:

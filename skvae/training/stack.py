@@ -217,7 +217,7 @@ class _Stack:
         rows, places = self._rows(0)
         drawn = settings.draw_rows(places.shape[1], seeds, FIRST_EPOCH)
         if drawn is not None:
-            places = places.gather(1, drawn)
+            places = places.gather(1, drawn.to(places.device))
         held_out = None
         if len(self._ready[0].split[1]):
             kept, kept_places = self._rows(1)

@@ -77,6 +77,23 @@ def test_what_belongs_to_a_row_comes_with_it(n: int, batch_size: int) -> None:
         assert batch.unit.shape == (2, DRAWS, number.shape[1], K)
 
 
+def test_chosen_rows_go_where_places_are_wanted() -> None:
+    table = rows(9)
+    for place in ("cpu", "meta"):
+        held = RowsOnHost(table, torch.device("cpu"))
+        held.places_device = torch.device(place)
+        found = Batches(
+            held,
+            batch_size=4,
+            n_draws=1,
+            n_components=K,
+            seeds=[7],
+            chosen=torch.tensor([[1, 5, 7]]),
+        )
+        assert found.chosen is not None
+        assert found.chosen.device.type == place
+
+
 def test_what_a_table_lacks_its_batches_lack() -> None:
     for batch in batches(rows(9), n_draws=0).epoch(0):
         assert batch.observed is batch.weight is batch.unit is None

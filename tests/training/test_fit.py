@@ -153,3 +153,12 @@ def test_a_table_beyond_the_devices_memory_gives_the_same_fit(
     parts = (far.rows.x, far.rows.observed, far.rows.seen)
     taken = sum(part.nbytes for part in parts if part is not None)
     assert taken <= asked[-1] <= 2 * taken
+
+
+def test_rows_of_members_are_drawn_where_host_rows_want_them() -> None:
+    # A device that holds no values stands for one that the host cannot index by.
+    given = settings(max_samples=7, device=torch.device("meta"))
+    drawn = given.draw_rows(20, [0, 1], 1)
+    assert drawn is not None
+    assert drawn.device.type == "cpu"
+    np.testing.assert_array_equal(drawn.unique(dim=1).shape, (2, 7))
