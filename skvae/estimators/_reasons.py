@@ -11,7 +11,7 @@ from skvae.estimators._arrays import answers
 from skvae.estimators._base import BaseVAE
 from skvae.estimators._tables import read_table
 from skvae.inference.imputation import conditional_mean
-from skvae.inference.repair import expected_cells, mend
+from skvae.inference.repair import mend, points_of_cells
 from skvae.table.raw import RawTable, as_floats
 from skvae.table.schema import Schema
 
@@ -202,7 +202,7 @@ class Reasons(BaseVAE):
         low, middle, high = np.full((3, *asked.shape), np.nan)
         if asked.any():
             model, coded = self._model_for(raw.dtype), self._encode(raw)
-            low, middle, high = expected_cells(model, coded, self._bank, asked)
+            low, middle, high = points_of_cells(model, coded, self._bank, asked)
         return [self._schema.decode(points) for points in (middle, low, high)]
 
 

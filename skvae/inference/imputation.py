@@ -10,6 +10,7 @@ from skvae._backend import generator
 from skvae.inference.donors import Donors
 from skvae.inference.scoring import read_weighted
 from skvae.model.latent import LatentModel
+from skvae.model.likelihoods import Params, TableLikelihood
 from skvae.model.terms import Terms
 
 
@@ -77,12 +78,46 @@ def conditional_draws(
 
 def drawn_cells(terms: Terms, n_draws: int, source: torch.Generator) -> Tensor:
     """Cells of weighted draws of the code, (n_rows, n_draws, n_columns)."""
-    chosen = torch.multinomial(terms.weight.T, n_draws, True, generator=source)
+    location, log_scale = map(terms.of_draws, terms.params)
+    params = location, log_scale
+    return _drawn(terms.likelihood, terms.weight, params, n_draws, source)
+
+
+def cells_drawn_alone(
+    terms: Terms, columns: np.ndarray, n_draws: int, seed: int
+) -> Tensor:
+    """Draws of one cell of each row, (n_rows, n_draws): those of the row by itself.
+
+    Parameters
+    ----------
+    terms : Terms
+    columns : ndarray of int of shape (n_rows,)
+        Which cell.
+    n_draws, seed : int
+    """
+    location, log_scale = map(terms.of_draws, terms.params)
+    drawn = []
+    for i, column in enumerate(columns.tolist()):
+        own, source = slice(i, i + 1), generator(seed, device=terms.z.device)
+        params, weight = (location[:, own], log_scale[:, own]), terms.weight[:, own]
+        cells = _drawn(terms.likelihood, weight, params, n_draws, source)
+        drawn.append(cells[0, :, column])
+    return torch.stack(drawn)
+
+
+def _drawn(
+    likelihood: TableLikelihood,
+    weight: Tensor,
+    params: Params,
+    n_draws: int,
+    source: torch.Generator,
+) -> Tensor:
+    """Cells (n_rows, n_draws, n_columns); ``params`` (all draws, n_rows, ...)."""
+    chosen = torch.multinomial(weight.T, n_draws, True, generator=source)
 
     def of_chosen(values: Tensor) -> Tensor:
-        own = terms.of_draws(values).transpose(0, 1)
+        own = values.transpose(0, 1)
         return own.gather(1, chosen[..., None].expand(-1, -1, own.shape[-1]))
 
-    location, log_scale = terms.params
-    params = of_chosen(location), of_chosen(log_scale)
-    return terms.likelihood.sample(params, source)
+    location, log_scale = params
+    return likelihood.sample((of_chosen(location), of_chosen(log_scale)), source)

@@ -10,8 +10,8 @@ import torch
 from scipy.stats import mode
 from torch import Tensor
 
-from skvae._backend import as_array, as_tensor, generator
-from skvae.inference.imputation import drawn_cells
+from skvae._backend import as_array, as_tensor
+from skvae.inference.imputation import cells_drawn_alone
 from skvae.inference.proposals import modes, propose
 from skvae.inference.scoring import DEFENSIVE
 from skvae.model.latent import LatentModel
@@ -28,7 +28,7 @@ _CELLS = 256
 
 
 @torch.no_grad()
-def expected_cells(
+def points_of_cells(
     model: LatentModel, coded: np.ndarray, bank: np.ndarray, wanted: np.ndarray
 ) -> np.ndarray:
     """5 %, 50 % and 95 % points of cells given the other cells of their row.
@@ -78,9 +78,8 @@ def _terms_near(
 
 def _points(terms: Terms, columns: np.ndarray) -> np.ndarray:
     """Points of one cell of each row, (3, n_rows)."""
-    # The same draws at every call: answers repeat.
-    draws = drawn_cells(terms, _DRAWS, generator(0, device=terms.z.device))
-    cells = as_array(draws[np.arange(len(columns)), :, columns])
+    # The same draws at every call and in any company: answers repeat.
+    cells = as_array(cells_drawn_alone(terms, columns, _DRAWS, 0))
     points = np.quantile(cells, _INTERVAL, axis=1, method="nearest")
     ordered = np.array(terms.likelihood.ordered)[columns]
     return np.where(ordered, points, mode(cells, axis=1).mode)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skvae.inference.repair import Judge, expected_cells, mend
+from skvae.inference.repair import Judge, mend, points_of_cells
 from skvae.inference.scoring import draw_bank
 from skvae.model.latent import LatentModel
 from skvae.model.linear import factor_analysis
@@ -31,7 +31,7 @@ def test_expected_cells_are_those_of_the_gaussian() -> None:
     model.start_linear(start)
     wanted = np.ones((20, D), dtype=bool)
     wanted[::2, 1] = False
-    low, middle, high = expected_cells(model, X[:20], draw_bank(64, K, 0), wanted)
+    low, middle, high = points_of_cells(model, X[:20], draw_bank(64, K, 0), wanted)
     assert_array_equal(np.isnan(middle), ~wanted)
     # x_j given the others: the precision matrix tells mean and variance
     covariance = start.loadings @ start.loadings.T + np.diag(start.noise_variance)
