@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -267,6 +269,21 @@ class Completion:
         variance = np.diag(self.covariance)
         return np.sqrt(np.where(variance > np.finfo(float).tiny, variance, 1.0))
 
+    @cached_property
+    def _precision(self) -> np.ndarray:
+        """Of the standardised columns; of uncorrelated ones the diagonal alone."""
+        scale = self._scale
+        correlation = self.covariance / np.outer(scale, scale)
+        correlation = correlation + _RIDGE * np.eye(len(scale))
+        variance = np.diag(correlation)
+        if np.count_nonzero(correlation) == np.count_nonzero(variance):
+            return 1.0 / variance
+        return np.asarray(np.linalg.inv(correlation))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Cached arrays stay out of pickles, so that these tell the value alone.
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
     def _values(self, cells: np.ndarray) -> np.ndarray:
         """The cells nearest to these that their columns can hold."""
         whole = np.rint(np.clip(cells, 0.0, self.most))
@@ -293,12 +310,14 @@ class Completion:
         cell : ndarray of int of shape (n_rows,)
             Which column; the first of those that fit alike.
         """
-        scale = self._scale
-        correlation = self.covariance / np.outer(scale, scale)
-        precision = np.linalg.inv(correlation + _RIDGE * np.eye(len(scale)))
-        pull = ((whole - self.mean) / scale) @ precision
-        cell = np.where(asked, pull**2 / np.diag(precision), -1.0).argmax(axis=1)
-        values = self._values(whole - pull / np.diag(precision) * scale)
+        scale, precision = self._scale, self._precision
+        away = (whole - self.mean) / scale
+        if precision.ndim == 1:
+            own, pull = precision, away * precision
+        else:
+            own, pull = np.diag(precision), away @ precision
+        cell = np.where(asked, pull**2 / own, -1.0).argmax(axis=1)
+        values = self._values(whole - pull / own * scale)
         rows = np.flatnonzero(asked.any(axis=1))
         mended = whole.copy()
         mended[rows, cell[rows]] = values[rows, cell[rows]]

@@ -10,7 +10,7 @@ import torch
 from scipy import optimize, stats
 
 from skvae.model.closed_form import Moments, dependent_columns, noise_floor
-from skvae.model.incomplete import em_moments, fill
+from skvae.model.incomplete import Completion, em_moments, fill
 from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian, factor_analysis
 
@@ -314,3 +314,56 @@ def test_rates_follow_the_noise_of_each_kind() -> None:
     torch.testing.assert_close(cell[:2], noise.sqrt())
     rate = model.prior_mean_row()[0, -1]
     assert cell[-1].item() == pytest.approx(min(1.0, rate.item() ** -0.5))
+
+
+# -- the cell that fits least ------------------------------------------------------
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_mended_cells_are_those_of_the_conditional_normal(correlated: bool) -> None:
+    rng = np.random.default_rng(0)
+    spread = rng.uniform(0.5, 3.0, D)
+    covariance = np.diag(spread**2)
+    if correlated:
+        covariance += 2.0 * np.outer(spread, spread)
+    mean, X = rng.normal(size=D), 3.0 * rng.normal(size=(40, D))
+    completion = Completion(mean, covariance, np.zeros(D, bool), np.full(D, np.inf))
+    asked = rng.random(X.shape) < 0.7
+    mended, cell = completion.mended(X, asked)
+    # As holes are filled: with a hundredth of each variance as noise.
+    noisy = covariance + np.diag(1e-2 * np.diag(covariance))
+    for i, row in enumerate(X):
+        odd = {}
+        for j in np.flatnonzero(asked[i]):
+            rest = np.delete(np.arange(D), j)
+            gain = np.linalg.solve(noisy[np.ix_(rest, rest)], noisy[rest, j])
+            likely = mean[j] + gain @ (row - mean)[rest]
+            variance = noisy[j, j] - gain @ noisy[rest, j]
+            odd[j] = ((row[j] - likely) ** 2 / variance, likely)
+        expected = row.copy()
+        if odd:
+            worst = max(odd, key=lambda j: odd[j][0])
+            assert cell[i] == worst
+            expected[worst] = odd[worst][1]
+        np.testing.assert_allclose(mended[i], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_completion_inverts_once_and_pickles_its_value_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    covariance = np.eye(D) + 0.5
+    completion = Completion(
+        np.zeros(D), covariance, np.zeros(D, bool), np.full(D, np.inf)
+    )
+    fresh, calls = pickle.dumps(completion), []
+    invert = np.linalg.inv
+    monkeypatch.setattr(np.linalg, "inv", lambda a: calls.append(1) or invert(a))
+    X = table(20)
+    first = completion.mended(X, np.ones(X.shape, bool))
+    again = completion.mended(X, np.ones(X.shape, bool))
+    assert len(calls) == 1
+    assert pickle.dumps(completion) == fresh
+    kept = pickle.loads(fresh).mended(X, np.ones(X.shape, bool))
+    for one, two, three in zip(first, again, kept, strict=True):
+        np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(one, three)
