@@ -85,13 +85,19 @@ class Fitted:
         model = self._model_for(raw.dtype)
 
         def answer(part: RawTable, coded: np.ndarray) -> tuple[np.ndarray]:
-            if score.completes and np.isnan(coded).any():
-                return (self._parts(model, part, coded).sum(axis=1) + self.base_score_,)
-            rows = score_rows(model, coded, self._bank, score)
-            rows = rows.astype(np.float64)
+            rows = np.empty(len(coded))
+            holed = np.isnan(coded).any(axis=1) & score.completes
+            if holed.any():
+                parts = self._parts(model, part.take(holed), coded[holed])
+                rows[holed] = parts.sum(axis=1) + self.base_score_
+                if holed.all():
+                    return (rows,)
+                part, coded = part.take(~holed), coded[~holed]
+            whole = score_rows(model, coded, self._bank, score).astype(np.float64)
             if score.has_units:
-                rows += self._schema.log_jacobian(part).sum(axis=1)
-            return (rows + self._schema.unseen_log_mass(part).sum(axis=1),)
+                whole += self._schema.log_jacobian(part).sum(axis=1)
+            rows[~holed] = whole + self._schema.unseen_log_mass(part).sum(axis=1)
+            return (rows,)
 
         (rows,) = in_blocks(raw, self._encode, answer)
         return rows.astype(raw.dtype, copy=False)

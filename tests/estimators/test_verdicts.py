@@ -195,6 +195,39 @@ def test_expected_cells_are_those_before_the_damage(
     assert set(np.unique(told.expected[:, 5])) <= {0.0, 1.0}
 
 
+def test_what_cells_should_have_been_is_the_same_in_any_company(
+    detector: VAEAnomalyDetector,
+) -> None:
+    X = linear(60, seed=5)
+    X[20:23, 1] = np.nan
+    together = detector.explain(X, expected=True)
+    for rows in (slice(20, 21), slice(22, 40), slice(55, 60)):
+        alone = detector.explain(X[rows], expected=True)
+        for name in ("expected", "low", "high"):
+            np.testing.assert_allclose(
+                getattr(together, name)[rows], getattr(alone, name), rtol=1e-8
+            )
+
+
+@pytest.mark.parametrize("anomaly_score", ["code_likelihood", "aggregate"])
+def test_a_row_scores_alike_beside_rows_with_holes(anomaly_score: str) -> None:
+    X = linear(120)
+    fitted = VAEAnomalyDetector(
+        anomaly_score=anomaly_score, **QUICK, random_state=0
+    ).fit(X)
+    asked, parted = X[:30].copy(), []
+    asked[7, 2] = np.nan
+    parts = fitted._parts
+    fitted._parts = lambda model, raw, coded: (  # type: ignore[method-assign]
+        parted.append(len(raw)) or parts(model, raw, coded)
+    )
+    beside = fitted.score_samples(asked)
+    assert parted == [1]
+    own = np.arange(30) != 7
+    np.testing.assert_allclose(beside[own], fitted.score_samples(X[:30])[own])
+    assert beside[7] == pytest.approx(fitted.score_samples(asked[7:8])[0])
+
+
 def test_fresh_cells_lie_in_their_intervals(detector: VAEAnomalyDetector) -> None:
     X = linear(200, seed=4)
     told = detector.explain(X, expected=True)
