@@ -417,7 +417,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
                     current_sklearn_version=__version__,
                     original_sklearn_version=version,
                 ),
-                stacklevel=2,
+                stacklevel=users_level(),
             )
         super().__setstate__(state)
         if hasattr(self, "device_"):

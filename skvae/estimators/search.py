@@ -22,6 +22,7 @@ from sklearn.utils import indexable
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_method_params
 
+from skvae.estimators._tables import users_level
 from skvae.estimators._tries import (
     Data,
     Simplicity,
@@ -273,7 +274,7 @@ class VAESearchCV(BaseSearchCV):
             f"{cause} has no place in a stack of fits: the candidates are fitted one "
             f"by one, as GridSearchCV does. Leave it out for a faster search.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=users_level(),
         )
         search = GridSearchCV(
             self.estimator,
