@@ -23,6 +23,7 @@ from sklearn.utils._array_api import (
 )
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+T = TypeVar("T")
 
 # An array that every fit leaves behind: where it lives, the estimator does.
 _WITNESS = "_bank"
@@ -33,10 +34,26 @@ def learns(method: Method) -> Method:
 
     The estimator's own arrays then live where the first argument does.
     """
+    return _learning(method, moves=True)
 
+
+def learns_more(method: Method) -> Method:
+    """Let a method learn from any array first, from where fit did where there was one.
+
+    The estimator's own arrays stay there.
+    """
+    return _learning(method, moves=False)
+
+
+def _learning(method: Method, *, moves: bool) -> Method:
     @wraps(method)
     def learn(self: Any, *args: Any, **kwargs: Any) -> Any:
-        before, after = _Home.of(_witness(self)), _Home.of(_first(args, kwargs))
+        first, witness = _first(args, kwargs), _witness(self)
+        before = after = _Home.of_any(witness)
+        if moves or witness is None:
+            after = _Home.of(first)
+        else:
+            _check_same(before, first, self, method.__name__)
         self.__dict__.update(state_on_host(self))
         home = before
         try:
@@ -59,11 +76,8 @@ def answers(method: Method) -> Method:
         home = _Home.of(_witness(self))
         if asks and hasattr(self, _WITNESS):
             _check_same(home, _first(args, kwargs), self, method.__name__)
-        moved, host = state_on_host(self), self
-        if moved:
-            # Not copy.copy, which goes by way of the pickled state.
-            host = object.__new__(type(self))
-            host.__dict__.update({**vars(self), **moved})
+        moved = state_on_host(self)
+        host = copy_with(self, moved) if moved else self
         result = method(host, *map(to_host, args), **_each(to_host, kwargs))
         return result if home is None else home.bring(result)
 
@@ -101,6 +115,16 @@ def state_on_host(estimator: Any) -> dict[str, Any]:
     return {name: _as_numpy(a) for name, a in own.items() if _is_foreign(a)}
 
 
+def copy_with(estimator: T, changed: dict[str, Any]) -> T:
+    """A copy of an estimator with these attributes.
+
+    Not copy.copy, which goes by way of the pickled state, where there is no device.
+    """
+    other = object.__new__(type(estimator))
+    other.__dict__.update({**vars(estimator), **changed})
+    return other
+
+
 @dataclasses.dataclass(frozen=True)
 class _Home:
     """An array library and one of its devices."""
@@ -111,9 +135,15 @@ class _Home:
     @classmethod
     def of(cls, array: Any) -> _Home | None:
         """Where an array lives; None for NumPy, and where nothing is dispatched."""
-        if not get_config()["array_api_dispatch"] or not _is_foreign(array):
+        return cls.of_any(array) if get_config()["array_api_dispatch"] else None
+
+    @classmethod
+    def of_any(cls, array: Any) -> _Home | None:
+        """Where an array lives, dispatched or not; None for NumPy."""
+        if not _is_foreign(array):
             return None
-        xp, _, device = get_namespace_and_device(array)
+        with config_context(array_api_dispatch=True):
+            xp, _, device = get_namespace_and_device(array)
         return cls(xp, device)
 
     def bring(self, value: Any) -> Any:

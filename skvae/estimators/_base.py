@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.utils import Tags
 
 from skvae._version import __version__
-from skvae.estimators._arrays import learns, state_on_host
+from skvae.estimators._arrays import copy_with, learns, learns_more, state_on_host
 from skvae.estimators._callbacks import CallbackSupportMixin, FitTask
 from skvae.estimators._fitted import encode
 from skvae.estimators._parameters import (
@@ -198,7 +197,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    @learns
+    @learns_more
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Make one pass over some more rows.
 
@@ -399,9 +398,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
 
     def _with(self, fitted: dict[str, Any]) -> Self:
         """A copy of this estimator with these attributes."""
-        other = copy.copy(self)
-        other.__dict__.update(fitted)
-        return other
+        return copy_with(self, fitted)
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**super().__getstate__(), **state_on_host(self)}

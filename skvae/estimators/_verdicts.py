@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
-from skvae.estimators._arrays import answers, learns
+from skvae.estimators._arrays import answers, learns_more
 from skvae.estimators._reasons import Reasons
 from skvae.estimators._training import Training
 from skvae.inference.calibration import (
@@ -95,7 +95,7 @@ class Verdicts(Reasons):
             "_tail": np.array(astuple(chances.tail)),
         }
 
-    @learns
+    @learns_more
     def calibrate(self, X: Any) -> Self:
         """Let rows that are known to be normal judge the p-values from now on.
 
@@ -109,6 +109,12 @@ class Verdicts(Reasons):
         -------
         self : object
             The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            For an array of another library or device than that of `fit`, where
+            scikit-learn dispatches by array library.
         """
         scores = self._scores(self._check(X), self._score)
         self._calibration = np.sort(scores.astype(np.float64))

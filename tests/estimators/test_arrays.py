@@ -159,6 +159,32 @@ def test_a_table_from_elsewhere_than_that_of_fit_is_refused(dispatch: None) -> N
                 getattr(vae, name)(other)
 
 
+def test_learning_more_leaves_an_estimator_at_home(dispatch: None) -> None:
+    del dispatch
+    X = table()
+    for x, other in ((X, torch.tensor(X)), (torch.tensor(X), X)):
+        vae, home = fitted(VAEAnomalyDetector, x), type(x)
+        before = dict(vars(vae))
+        for name in ("calibrate", "partial_fit"):
+            rule = rf"VAEAnomalyDetector\.{name}\(\) must use the same namespace"
+            with pytest.raises(ValueError, match=rule):
+                getattr(vae, name)(other)
+            assert all(vars(vae)[name] is value for name, value in before.items())
+        with sklearn.config_context(array_api_dispatch=False):
+            vae.calibrate(other).partial_fit(other)
+        for learned in (vae.calibrate(x), vae.partial_fit(x)):
+            assert isinstance(learned._calibration, home)
+            assert isinstance(learned.p_values(x), home)
+
+
+def test_a_copy_with_other_attributes_keeps_the_device(cls: Any) -> None:
+    vae = fitted(cls, table())
+    vae.device_ = "meta"
+    other = vae._with({"n_iter_": 7})
+    assert (other.device_, other.n_iter_, type(other)) == ("meta", 7, cls)
+    assert vae.n_iter_ != 7
+
+
 def test_an_estimator_fitted_to_tensors_is_kept_as_numpys(
     cls: Any, dispatch: None, tmp_path: Path
 ) -> None:
