@@ -20,7 +20,6 @@ from skvae.estimators._tables import PRESERVED_DTYPES
 from skvae.estimators._training import Training
 from skvae.inference.aggregate import learn_donors
 from skvae.model.latent import LatentModel
-from skvae.model.rows import Coded
 from skvae.training.history import History
 
 # Measured in benchmarks/quality/imputation.md.
@@ -240,15 +239,6 @@ class VAEImputer(TransformerMixin, BaseVAE):
         tags.transformer_tags.preserves_dtype = list(PRESERVED_DTYPES)
         return tags
 
-    def _answering(
-        self, training: Training, model: LatentModel, learned: Coded
-    ) -> dict[str, Any]:
-        answering = super()._answering(training, model, learned)
-        coded, donors = training.coded, None
-        if self.prior == "normal":
-            donors = learn_donors(model, coded.values, coded.weight, training.seed)
-        return {**answering, "_donors": donors}
-
     def _fitted(
         self,
         training: Training,
@@ -261,4 +251,11 @@ class VAEImputer(TransformerMixin, BaseVAE):
         holed: np.ndarray = training.table.holed(axis=0)
         if getattr(self, "_schema", None) is training.schema:  # a fit that goes on
             holed[self.indicator_features_] = True
-        return {**fitted, "indicator_features_": np.flatnonzero(holed)}
+        donors, used = None, training.coded.without(held_out)
+        if self.prior == "normal":
+            donors = learn_donors(model, used.values, used.weight, training.seed)
+        return {
+            **fitted,
+            "_donors": donors,
+            "indicator_features_": np.flatnonzero(holed),
+        }

@@ -88,7 +88,8 @@ class Aggregate(ReconstructionProbability):
         coded : ndarray of shape (n_rows, n_columns)
         seed : int
         """
-        mean, log_variance = _posteriors(model, coded, _CANDIDATES, seed)
+        part = coded[sample_positions(len(coded), _CANDIDATES, seed)]
+        mean, log_variance = _posteriors(model, part)
         std = np.exp(0.5 * log_variance.mean(1))
         units = np.concatenate(list(mean / std[:, None]), axis=1)
         return cls(mean[:, _spread(units, _POSTERIORS, seed)], std)
@@ -136,11 +137,8 @@ def _spread(codes: np.ndarray, n_wanted: int, seed: int) -> np.ndarray:
     return np.flatnonzero(as_array(chosen))
 
 
-def _posteriors(
-    model: LatentModel, coded: Coded, n_wanted: int, seed: int
-) -> tuple[np.ndarray, ...]:
-    """Means and log-variances of some rows, (n_members, n_rows, n_components)."""
-    part = coded[sample_positions(len(coded), n_wanted, seed)]
+def _posteriors(model: LatentModel, part: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Means and log-variances of coded rows, (n_members, n_rows, n_components)."""
 
     def reading(terms: Terms) -> tuple[Tensor, Tensor]:
         return terms.mean.transpose(0, 1), terms.log_variance.transpose(0, 1)
@@ -154,9 +152,9 @@ def aggregate_posterior(
 ) -> AggregatePosterior:
     """The density of the codes of training rows, for `LatentModel.prior`."""
     dtype, device = model.params.flat.dtype, model.device
+    part = coded[sample_positions(len(coded), _POSTERIORS, seed)]
     mean, log_variance = (
-        as_tensor(codes, dtype, device)
-        for codes in _posteriors(model, coded, _POSTERIORS, seed)
+        as_tensor(codes, dtype, device) for codes in _posteriors(model, part)
     )
     return AggregatePosterior(mean, log_variance)
 
@@ -165,8 +163,9 @@ def learn_donors(
     model: LatentModel, coded: Coded, weight: np.ndarray | None, seed: int
 ) -> Donors:
     """The codes of training rows, for the holes of others."""
-    part = sample_positions(len(coded), _POSTERIORS, seed)
-    codes = aggregate_posterior(model, coded, seed).mean
-    share = np.ones(len(part)) if weight is None else weight[part]
-    log_share = np.log(share / share.sum())
-    return Donors(as_array(codes), log_share, mark_rows(coded[part]))
+    chosen = sample_positions(len(coded), _POSTERIORS, seed)
+    part, share = coded[chosen], np.ones(len(chosen))
+    if weight is not None:
+        share = weight[chosen]
+    codes, _ = _posteriors(model, part)
+    return Donors(codes, np.log(share / share.sum()), mark_rows(part))

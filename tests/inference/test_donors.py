@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from scipy import special, stats
 
 import skvae
-from skvae import VAEImputer
+from skvae import VAEImputer, VAESearchCV
+from skvae.estimators import _base, imputer
 from skvae.inference import donors as module
 from skvae.inference.donors import Donors, mark_rows
 from skvae.inference.imputation import conditional_draws, conditional_mean
@@ -18,6 +20,7 @@ from skvae.inference.intervals import predictive_interval
 from skvae.inference.scoring import draw_bank
 from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian
+from skvae.table.raw import RawTable
 
 D, K, N = 5, 2, 40
 RNG = np.random.default_rng(0)
@@ -149,6 +152,38 @@ def test_an_imputer_keeps_codes_and_saves_them(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded.transform(X), mine, rtol=1e-9)
     loaded._donors = None
     assert np.abs(loaded.transform(X) - mine)[::4, 1].min() > 0.0
+
+
+def test_donors_are_the_rows_trained_on_and_learned_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    weight, learned, held_out = np.linspace(1.0, 2.0, 60), [], []
+    learn, fit = imputer.learn_donors, _base.fit_model
+
+    def watched(model: Any, coded: Any, share: Any, seed: int) -> Donors:
+        learned.append((coded, share))
+        return learn(model, coded, share, seed)
+
+    def fitting(*args: Any, **kwargs: Any) -> Any:
+        done = fit(*args, **kwargs)
+        held_out.append(done.held_out)
+        return done
+
+    monkeypatch.setattr(imputer, "learn_donors", watched)
+    monkeypatch.setattr(_base, "fit_model", fitting)
+    fitted = VAEImputer(max_iter=2, early_stopping=True, random_state=0)
+    fitted.fit(X, sample_weight=weight)
+    ((coded, share),), (out,) = learned, held_out
+    assert len(out) == 6
+    np.testing.assert_array_equal(share, np.delete(weight, out))
+    rows = fitted._encode(RawTable(np.delete(X, out, 0)))
+    np.testing.assert_allclose(coded, rows, atol=1e-6)
+    # A search scores its tries by densities, which have no need of donors.
+    learned.clear()
+    search = VAESearchCV(VAEImputer(max_iter=2, random_state=0), {"beta": [1.0, 2.0]})
+    search.fit(X)
+    assert len(learned) == 1
 
 
 def test_codes_stay_out_where_another_prior_is_asked_for() -> None:
