@@ -164,10 +164,10 @@ class Verdicts(Reasons):
         -------
         p_values : ndarray of shape (n_samples,)
             Small for outliers, never below one over one more than the number of
-            calibration rows (a third of the training table that `fit` keeps back, of
-            novelties a fifth, or those of `calibrate`); all 1 where there are none, as
-            after a fit to fewer than 50 rows. After `partial_fit` they are those of the
-            latest call alone, as scores of earlier ones do not hold for the model
+            calibration rows (a third of the rows, at most 5000, that `fit` keeps back,
+            of novelties a fifth, or those of `calibrate`); all 1 where there are none,
+            as after a fit to fewer than 50 rows. After `partial_fit` they are those of
+            the latest call alone, as scores of earlier ones do not hold for the model
             trained further: where the latest batch had fewer than 50 rows there are
             none until `calibrate`.
 
@@ -175,11 +175,12 @@ class Verdicts(Reasons):
         -----
         Conformal: a new row that is exchangeable with the calibration rows has a
         p-value of at most p with a chance of at most p, whatever the model: scaling,
-        start and training see none of them. Of levels that only they hold no more is
-        known than that a row has one, so that none scores by how many of them do, and a
-        row with a level that nobody had scores no lower. Outliers among the calibration
-        rows make p-values larger, never smaller; with many, `calibrate` with normal
-        rows.
+        start and training see none of them. Rows that alone hold a column's cells are
+        trained on, and never among those kept back. Of levels that only calibration
+        rows hold no more is known than that a row has one, so that none scores by how
+        many of them do, and a row with a level that nobody had scores no lower.
+        Outliers among the calibration rows make p-values larger, never smaller; with
+        many, `calibrate` with normal rows.
         """
         check_is_fitted(self)
         return conformal_p_values(self.score_samples(X), self._calibration)
