@@ -283,8 +283,9 @@ def test_other_version_warns(path: Path) -> None:
         description["state"]["dict"] = [list(pair) for pair in pairs.items()]
 
     rewritten(path, older)
-    with pytest.warns(InconsistentVersionWarning, match=r"0\.0\.1"):
+    with pytest.warns(InconsistentVersionWarning, match=r"0\.0\.1") as caught:
         skvae.load(path)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_rewriting_alone_changes_nothing(path: Path) -> None:

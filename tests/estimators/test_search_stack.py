@@ -147,8 +147,9 @@ def test_what_has_no_place_in_a_stack_is_fitted_alone(X: NDArray[np.float64]) ->
         fold_scores(search.cv_results_), fold_scores(alone.cv_results_)
     )
     assert search.best_params_ == alone.best_params_
-    with pytest.warns(UserWarning, match="fit's X_val has no place"):
+    with pytest.warns(UserWarning, match="fit's X_val has no place") as caught:
         VAESearchCV(VAETransformer(**SMALL), grid, cv=2).fit(X, X_val=X)
+    assert {warning.filename for warning in caught} == {__file__}
     with pytest.raises(ValueError, match="halving needs all fits in stacks"):
         VAESearchCV(vae, grid, cv=2, halving=True).fit(X)
 
