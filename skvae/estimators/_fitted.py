@@ -22,24 +22,26 @@ from skvae.table.schema import Schema
 # Scales from the centre beyond which all cells are equally far: the square of their
 # force on the fit is still finite in float32.
 _FAR = 1e10
-# Rows coded at a time: what that takes beside the coded table stays small.
-_BLOCK_ROWS = 65_536
+# Rows of a fit coded at a time: what that takes beside the coded table stays small.
+# The rows of a question come in blocks as it is.
+_ROWS_OF_FIT = 65_536
 
 
 def encode(schema: Schema, raw: RawTable) -> np.ndarray:
     """Coded cells; those of extreme size are drawn in to where numbers behave."""
-    coded = np.empty((len(raw), len(schema.active)))
-    for start in range(0, len(raw), _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
-        np.clip(schema.encode(raw.take(rows)), -_FAR, _FAR, out=coded[rows])
-    return coded
+    coded = schema.encode(raw)
+    return np.clip(coded, -_FAR, _FAR, out=coded)
 
 
 def encode_for_fit(schema: Schema, raw: RawTable) -> Coded:
     """Coded cells of a whole table; of a sparse one, when they are asked for."""
-    if not raw.is_sparse:
-        return encode(schema, raw)
-    return OnDemand(raw, len(schema.active), partial(encode, schema))
+    if raw.is_sparse:
+        return OnDemand(raw, len(schema.active), partial(encode, schema))
+    coded = np.empty((len(raw), len(schema.active)))
+    for start in range(0, len(raw), _ROWS_OF_FIT):
+        rows = slice(start, start + _ROWS_OF_FIT)
+        coded[rows] = encode(schema, raw.take(rows))
+    return coded
 
 
 class Fitted:
@@ -113,19 +115,20 @@ class Fitted:
         odd ones.
         """
         score, schema = self._score, self._schema
-        missing = np.isnan(coded)
+        mean = self._mean_contributions[schema.active]
+        every = schema.unseen_log_mass(raw)
         completion = self._completion if score.completes else None
-        parts = contributions(model, coded, self._bank, score, completion)
-        holes = self._medians[0] + np.minimum(parts - self._medians[1], 0.0)
+        coded_parts = contributions(model, coded, self._bank, score, completion)
+        parts = coded_parts
         if score.has_units:
             parts = parts + schema.log_jacobian(raw)
-        mean = self._mean_contributions[schema.active]
-        parts, every = parts - mean, schema.unseen_log_mass(raw)
+        parts = parts - mean
         if score.completes:
+            holes = self._medians[0] + np.minimum(coded_parts - self._medians[1], 0.0)
             mass = every[:, schema.active]
             # A level of the table that training had not is less likely than a hole.
             holes = np.where(mass < 0.0, np.minimum(holes - mass, -mean), holes)
-            parts = np.where(missing, holes, parts)
+            parts = np.where(np.isnan(coded), holes, parts)
         every[:, schema.active] += parts
         constant = np.setdiff1d(np.arange(every.shape[1]), schema.active)
         every[:, constant] -= self._mean_contributions[constant]
