@@ -155,7 +155,7 @@ _TRANSFORMER_WORDS = {
     "start_options": '{"linear", "random"}, default="linear"',
     "mixed_start": "",
     "alpha": "0.01",
-    "learning_rate_init": "0.005",
+    "learning_rate_init": "0.003",
     "max_grad_norm": "100.0",
 }
 _IMPUTER_WORDS = {
