@@ -287,7 +287,8 @@ class Schema:
         ticks = self.columns[j].per_day
         if ticks and abs(number) < _FARTHEST_DAY:
             moment = np.datetime64(round(number * _DAY_SECONDS), "s")
-            return str(moment.astype("M8[D]") if ticks == 1 else moment)
+            day = moment.astype("M8[D]")
+            return str(day if ticks == 1 else moment).replace("T", " ")
         return f"{number:.0f}" if 1e4 <= abs(number) < 1e15 else f"{number:.4g}"
 
     # -- there and back ----------------------------------------------------------
