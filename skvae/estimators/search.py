@@ -85,7 +85,8 @@ class VAESearchCV(BaseSearchCV):
         mean over folds of the held-out objective at beta = 1, on the rows that early
         stopping holds out of each training fold. The best is chosen among those that
         were never stopped; `cv_results_["survived"]` tells them. The scores of the
-        others are those of their unfinished training.
+        others are those of their unfinished training. A detector holds rows out only
+        with `early_stopping=True`.
 
     Attributes
     ----------

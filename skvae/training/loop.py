@@ -245,8 +245,9 @@ class Run:
         """Held-out objective of each member's best so far, at beta = 1."""
         if self._watch is None:
             raise ValueError(
-                "Members can be compared during training by their held-out rows only, "
-                "of which there are none. Set early_stopping=True."
+                "Halving compares models in training by the rows that early stopping "
+                "holds out, and it holds out none. Set early_stopping=True on the "
+                "estimator, or halving=False."
             )
         return self._watch.standing()
 
