@@ -46,11 +46,12 @@ def cls(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def dispatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("SCIPY_ARRAY_API", "1")
-    with sklearn.config_context(array_api_dispatch=True):
-        try:
+    try:
+        with sklearn.config_context(array_api_dispatch=True):
             _array_api.get_namespace(torch.zeros(1))
-        except ImportError as error:  # scikit-learn 1.6 has no copy of its own
-            pytest.skip(str(error))
+    except ImportError as error:  # scikit-learn 1.6 has no copy of its own
+        pytest.skip(str(error))
+    with sklearn.config_context(array_api_dispatch=True):
         yield
 
 

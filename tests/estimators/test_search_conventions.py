@@ -17,6 +17,7 @@ from sklearn.model_selection import (
     StratifiedKFold,
     cross_val_score,
 )
+from sklearn.utils import _safe_indexing
 
 from skvae import VAESearchCV, VAETransformer
 
@@ -49,6 +50,10 @@ def mean_scores(search: Any) -> np.ndarray:
     "table", [FRAME, pl.from_pandas(FRAME), pa.Table.from_pandas(FRAME), X.tolist()]
 )
 def test_every_container_is_searched(table: Any) -> None:
+    try:
+        _safe_indexing(table, [0])
+    except TypeError:
+        pytest.skip("this scikit-learn takes no rows out of a pyarrow table")
     alone, stack = both(X=table)
     assert_allclose(mean_scores(stack), mean_scores(alone), atol=1e-5)
     assert type(stack.best_estimator_.sample(1)) is type(
@@ -78,7 +83,7 @@ def test_attributes_are_those_of_scikit_learn() -> None:
     params = set(stack.get_params(deep=False))
     fitted = {name for name in vars(alone) if name.endswith("_")}
     assert set(vars(stack)) - params == fitted
-    offered = {name for name in dir(alone) if not name.startswith("_")}
+    offered = {name for name in dir(alone) if name[0] != "_" and hasattr(alone, name)}
     assert {name for name in offered if not hasattr(stack, name)} == {"param_grid"}
 
 
