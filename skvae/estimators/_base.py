@@ -305,17 +305,16 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         summary = summarise(model, coded, training.weight_of_part)
         score = self._learn_score(model, learned, training)
         completion = training.completion if score.completes else None
-        parts = contributions(model, coded, answering["_bank"], score, completion)
-        medians = np.zeros((2, len(schema.active)))
-        if score.completes:
-            medians[1] = training.median_of_part(parts)
+        coded_parts = contributions(model, coded, answering["_bank"], score, completion)
+        parts = coded_parts
         if score.has_units:
             parts = parts + training.log_jacobian_of_part
         contribution = np.zeros(len(schema.columns))
         contribution[schema.active] = training.average_of_part(parts)
+        medians = np.zeros((2, len(schema.active)))
         if score.completes:
-            median = training.median_of_part(parts)
-            medians[0] = median - contribution[schema.active]
+            medians[0] = training.median_of_part(parts) - contribution[schema.active]
+            medians[1] = training.median_of_part(coded_parts)
         validation = np.asarray(history.validation) + jacobian
         return {
             **answering,

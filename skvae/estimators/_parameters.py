@@ -184,9 +184,7 @@ def resolve_settings(
     max_samples = _max_samples(params)
     # Of all rows, and of those that are not held out, the ones that a member sees.
     n_seen = count_rows(max_samples, n_rows)
-    n_learned = n_rows - n_held_out(n_rows, held_out)
-    if max_samples is not None:
-        n_learned = count_rows(max_samples, n_learned)
+    n_learned = count_rows(max_samples, n_rows - n_held_out(n_rows, held_out))
     batch_size = _batch_size(params, n_seen, defaults)
     steps_per_epoch = max(1, math.ceil(n_learned / batch_size))
     max_iter = params["max_iter"]

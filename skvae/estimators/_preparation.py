@@ -83,9 +83,9 @@ class Preparation(Questions, BaseEstimator):
             kept = without_lone_cells(raw, kept)
         seed = fresh_seed(self.random_state)
         schema = self._schema if go_on else self._schema_of(raw, weight, kept, outliers)
-        check_levels(schema, raw, self.handle_unknown)
-        if outliers is not None and go_on:
-            check_levels(schema, outliers, self.handle_unknown)
+        if go_on:  # a schema knows all levels of the rows that it was learned from
+            for rows in (raw, *([] if outliers is None else [outliers])):
+                check_levels(schema, rows, self.handle_unknown)
         used = self._used(~kept, seed, whole=whole)
         if len(used) < len(raw):
             raw, weight = raw.take(used), None if weight is None else weight[used]

@@ -198,11 +198,9 @@ class Reasons(BaseVAE):
 
     def _expected(self, raw: RawTable, wanted: np.ndarray) -> list[RawTable]:
         """Median, 5 % and 95 % points of the wanted cells; the others are missing."""
+        model, coded = self._model_for(raw.dtype), self._encode(raw)
         asked = wanted[:, self._schema.active]
-        low, middle, high = np.full((3, *asked.shape), np.nan)
-        if asked.any():
-            model, coded = self._model_for(raw.dtype), self._encode(raw)
-            low, middle, high = points_of_cells(model, coded, self._bank, asked)
+        low, middle, high = points_of_cells(model, coded, self._bank, asked)
         return [self._schema.decode(points) for points in (middle, low, high)]
 
 

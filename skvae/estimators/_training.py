@@ -82,14 +82,15 @@ class Training:
         """
         if self.completion is None:
             return np.average(parts, axis=0, weights=self.weight_of_part)
-        return np.average(parts, axis=0, weights=self._weight_of_cells())
+        return np.average(parts, axis=0, weights=self._weight_of_cells)
 
     def median_of_part(self, parts: np.ndarray) -> np.ndarray:
         """The same for the weighted median."""
-        seen = np.where(self._weight_of_cells() > 0.0, parts, np.nan)
+        seen = np.where(self._weight_of_cells > 0.0, parts, np.nan)
         weight = checked_weight(self.weight_of_part, len(parts))
         return weighted_quantiles(seen, weight, (0.5,))[0]
 
+    @cached_property
     def _weight_of_cells(self) -> np.ndarray:
         seen = ~self.raw.take(self.part).missing()[:, self.schema.active]
         weight = seen * 1.0

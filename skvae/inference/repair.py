@@ -49,6 +49,8 @@ def points_of_cells(
     """
     points = np.full((3, *coded.shape), np.nan)
     rows, columns = np.nonzero(wanted)
+    if not len(rows):
+        return points
     asked, place = np.unique(rows, return_inverse=True)
     x = as_tensor(coded[asked], model.params.flat.dtype, model.device)
     observed, x = (~x.isnan()).to(x.dtype), x.nan_to_num()
@@ -56,7 +58,7 @@ def points_of_cells(
         modes(model, *own)
         for own in zip(x.split(_CELLS), observed.split(_CELLS), strict=True)
     ]
-    start = torch.cat(near, dim=1) if near else x
+    start = torch.cat(near, dim=1)
     for first in range(0, len(rows), _CELLS):
         part = slice(first, first + _CELLS)
         own, without = place[part], observed[place[part]]
