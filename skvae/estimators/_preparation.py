@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from skvae.estimators._questions import Questions
 from skvae.estimators._summary import coded_table, learn_completion
 from skvae.estimators._tables import check_levels, read_table, without_lone_cells
 from skvae.estimators._training import Training
-from skvae.model.rows import change_rows
 from skvae.table.containers import Container
 from skvae.table.raw import RawTable
 from skvae.table.schema import Schema
@@ -93,13 +91,10 @@ class Preparation(Questions, BaseEstimator):
         completion = self._completion if go_on else None
         if self._completes and not go_on:
             completion = learn_completion(schema, values, weight)
-        known = None
+        coded, known = coded_table(schema, values, weight, completion), None
         if outliers is not None:
-            known = coded_table(schema, encode(schema, outliers), outlier_weight)
-        if completion is not None:
-            values = change_rows(values, completion)
-            if known is not None:
-                known = replace(known, values=completion(known.array))
+            cells = encode(schema, outliers)
+            known = coded_table(schema, cells, outlier_weight, completion)
         settings = resolve_settings(
             self._settled,
             kinds=schema.kinds,
@@ -108,7 +103,6 @@ class Preparation(Questions, BaseEstimator):
         )
         if go_on:
             self._check_same_architecture(settings)
-        coded = coded_table(schema, values, weight)
         return Training(
             table,
             table_weight,

@@ -47,13 +47,20 @@ def summarise(
     return Summary(share @ kl, share @ np.square(mean - share @ mean), share @ noise)
 
 
-def coded_table(schema: Schema, values: Coded, weight: np.ndarray | None) -> CodedTable:
-    """The coded rows with what a fit has to know of their columns.
+def coded_table(
+    schema: Schema,
+    values: Coded,
+    weight: np.ndarray | None,
+    completion: Completion | None,
+) -> CodedTable:
+    """The coded rows, completed, with what a fit has to know of their columns.
 
     Their cells are put on a grid, far finer than training's float32: a table in other
     units, coded with other rounding errors, is then the same numbers, and training,
     which enlarges small differences, ends in the same place.
     """
+    if completion is not None:
+        values = change_rows(values, completion)
     values = change_rows(values, lambda x: np.rint(x * _GRID) / _GRID)
     scale = schema.scale
     resolution = [schema.columns[j].resolution for j in schema.active]
