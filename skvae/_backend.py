@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,21 @@ def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
     # The length too: SeedSequence pads short keys with zeros.
     state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)[0]
     return torch.Generator(device=device).manual_seed(int(state >> np.uint64(1)))
+
+
+def number(value: float, like: Tensor) -> Tensor:
+    """A constant as a tensor, made once.
+
+    Torch makes a tensor of a float at every call, which in a training step takes longer
+    than the arithmetic.
+    """
+    return _number(value, like.dtype, like.device)
+
+
+@cache
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # of use where gradients are taken, too
+        return torch.tensor(value, dtype=dtype, device=device)
 
 
 def sample_positions(n_rows: int, n_wanted: int, seed: int) -> np.ndarray:

@@ -281,7 +281,8 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         if self.verbose and history.n_epochs % every == 0:
             jacobian = training.jacobian
             line = f"[{type(self).__name__}] pass {history.n_epochs} of at most "
-            line += f"{training.settings.plan.n_epochs}: loss "
+            line += f"{training.settings.plan.n_epochs} ({history.gradient} gradient): "
+            line += "loss "
             line += f"{history.loss[-1] - jacobian:.4f} nats a row"
             if history.validation:
                 line += f", held-out objective {history.validation[-1] + jacobian:.4f}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from skvae._backend import number
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -28,19 +30,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 # overwritten by the derivative there.
 
 
-@cache
-def _one(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A number that need not be made a tensor at every step."""
-    return torch.ones((), dtype=dtype, device=device)
-
-
 def _relu(h: Tensor, slope: Tensor) -> None:
     torch.sign(torch.relu_(h), out=slope)
 
 
 def _silu(h: Tensor, slope: Tensor) -> None:
     h.mul_(torch.sigmoid(h, out=slope))
-    torch.lerp(h, _one(h.dtype, h.device), slope, out=slope)  # h + s (1 - h)
+    torch.lerp(h, number(1.0, h), slope, out=slope)  # h + s (1 - h)
 
 
 def _gelu(h: Tensor, slope: Tensor) -> None:
@@ -57,7 +53,7 @@ def _elu(h: Tensor, slope: Tensor) -> None:
 
 def _tanh(h: Tensor, slope: Tensor) -> None:
     h.tanh_()
-    torch.addcmul(_one(h.dtype, h.device), h, h, value=-1.0, out=slope)
+    torch.addcmul(number(1.0, h), h, h, value=-1.0, out=slope)
 
 
 def _softplus(h: Tensor, slope: Tensor) -> None:
@@ -407,7 +403,14 @@ def _sum_of_rows(values: Tensor, out: Tensor) -> _Call:
 
 def _product(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None = None) -> _Call:
     """``out = start + a b`` for each member, however ``out`` lies."""
-    return partial(_times(b, out, start), a)
+    if out.stride(-1) != 1:
+        a, b, out = b.mT, a.mT, out.mT
+        start = None if start is None else start.mT
+    elif start is None and out.shape[-1] < _NARROW:
+        return partial(_times(b, out), a)
+    if start is None:
+        return partial(torch.bmm, a, b, out=out)
+    return partial(torch.baddbmm, start, a, b, out=out)
 
 
 def _times(

@@ -25,6 +25,9 @@ class History:
         of the held-out rows' gain; True where nothing was held out.
     stopped : str
         Why it ended: "max_iter", "no_change", "max_time" or "callback".
+    gradient : str
+        How the last step found its gradient: "analytic", "autograd" or "analytic, as a
+        CUDA graph".
     """
 
     loss: list[float] = field(default_factory=list)
@@ -33,3 +36,4 @@ class History:
     best: float | None = None
     improved: bool = True
     stopped: str = "max_iter"
+    gradient: str = ""

@@ -15,10 +15,11 @@ from skvae.model.latent import LatentModel
 from skvae.model.members import members_of
 from skvae.model.rows import Rows
 from skvae.training.batches import Batches
+from skvae.training.graphs import GraphStep
 from skvae.training.history import History
-from skvae.training.objectives import Beta, Objective
+from skvae.training.objectives import AdditiveObjective, Beta, Objective
 from skvae.training.optimiser import Adam
-from skvae.training.steps import choose_step
+from skvae.training.steps import AnalyticStep, AutogradStep, Step, Weigh
 from skvae.training.watch import Watch
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -136,6 +137,35 @@ def train(
     return run.history
 
 
+def choose_step(
+    model: LatentModel,
+    objective: Objective,
+    gradient: Tensor,
+    *,
+    n_draws: int,
+    dropout: float = 0.0,
+    frozen: tuple[str, ...] = (),
+) -> Step:
+    """The fastest step that can do what is asked.
+
+    Parameters
+    ----------
+    model : LatentModel
+    objective : Objective
+    gradient : Tensor of shape (n_members, size)
+        Overwritten by each step.
+    n_draws : int
+        Posterior draws of each row; 0 for the posterior mean.
+    dropout : float
+    frozen : tuple of str
+        Names of tensors whose gradient is zero.
+    """
+    if isinstance(objective, AdditiveObjective) and n_draws <= 1 and not dropout:
+        step = AnalyticStep(model, objective, gradient, frozen=frozen)
+        return GraphStep(step) if gradient.device.type == "cuda" else step
+    return AutogradStep(model, objective, gradient, dropout=dropout, frozen=frozen)
+
+
 class Run:
     """A training run that can be looked at between its epochs.
 
@@ -186,6 +216,9 @@ class Run:
         self._optimiser, self._plan = optimiser, plan
         self._members = list(range(model.n_members))
         self._first_epoch, self._step, self._looked = first_epoch, 0, 0
+        self._trimmed: Weigh = own_weight
+        if plan.trim:
+            self._trimmed = partial(trimmed_weight, trim=plan.trim)
         self._choose_step()
         self._watch: Watch | None = None
         if held_out is not None:
@@ -212,11 +245,7 @@ class Run:
         for batch in self._batches.epoch(self._first_epoch + self.history.n_epochs):
             done = self._step / n_steps
             beta = plan.beta * _warmth(done, plan.kl_warmup)
-            weigh = partial(
-                _row_weights,
-                weight=batch.weight,
-                trim=plan.trim if done >= plan.trim_from else 0.0,
-            )
+            weigh = self._trimmed if done >= plan.trim_from else own_weight
             loss = self._differentiate(batch, beta, weigh)
             rate = plan.learning_rate * plan.schedule(done)
             self._optimiser.step(rate, plan.max_grad_norm)
@@ -323,16 +352,27 @@ class Run:
             dropout=self._plan.dropout,
             frozen=self._frozen,
         )
+        self.history.gradient = self._differentiate.name
 
 
 def _warmth(done: float, kl_warmup: float) -> float:
     return min(1.0, done / kl_warmup) if kl_warmup else 1.0
 
 
-def _row_weights(losses: Tensor, weight: Tensor | None, trim: float) -> Tensor | None:
-    """Weight of each row's loss in this step, (members, rows)."""
-    if not trim:
-        return weight
+def own_weight(losses: Tensor, weight: Tensor | None) -> Tensor | None:
+    """Weights of the rows in a step: those that they have in the table."""
+    return weight
+
+
+def trimmed_weight(losses: Tensor, weight: Tensor | None, *, trim: float) -> Tensor:
+    """Weights of the rows in a step that leaves the worst share of them out.
+
+    Parameters
+    ----------
+    losses : Tensor of shape (n_members, n_rows)
+    weight : Tensor of shape (n_members, n_rows) or None
+    trim : float
+    """
     n_kept = 1 + int((1.0 - trim) * (losses.shape[1] - 1))
     worst_kept, _ = losses.kthvalue(n_kept, dim=1, keepdim=True)
     kept = (losses <= worst_kept).to(losses.dtype)

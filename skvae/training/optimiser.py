@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae._backend import as_array
+from skvae._backend import as_array, number
 
 _LEAST_RATE = 1e-37
 
@@ -54,12 +54,10 @@ class Adam:
         self.betas, self.eps = betas, eps
         # A rate of zero is one of no effect: infinity times zero would be none at all.
         self._slowness = None if rates is None else 1.0 / rates.clamp(min=_LEAST_RATE)
-        # Tensors: a number would be made one at every step, which takes longer than
-        # the arithmetic of a small model.
-        self._eps = flat.new_tensor(eps)
+        self._eps = number(eps, flat)
         if self._slowness is not None:
             self._eps = eps * self._slowness
-        self._beta2 = flat.new_tensor(betas[1])
+        self._beta2 = number(betas[1], flat)
         self._first = torch.zeros_like(flat)
         self._second = torch.zeros_like(flat)
         self._denominator = torch.empty_like(flat)

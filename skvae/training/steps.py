@@ -14,18 +14,28 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from skvae._backend import number
 from skvae.model.autoencoder import LOG_VARIANCE_LIMIT
 from skvae.model.latent import LatentModel
 from skvae.model.networks import NetworkPass, rows_last
 from skvae.training.batches import Batch
 from skvae.training.objectives import AdditiveObjective, Beta, Objective, is_one
 
-# Weights of the rows given their losses, both (members, rows); None: all count alike.
-Weigh: TypeAlias = Callable[[Tensor], Tensor | None]
+# Weights of the rows in this step given their losses and their weights in the table,
+# all (members, rows); None: all count alike.
+Weigh: TypeAlias = Callable[[Tensor, Tensor | None], Tensor | None]
 
 
 class Step(Protocol):
-    """Fills the gradient's buffer."""
+    """Fills the gradient's buffer.
+
+    Attributes
+    ----------
+    name : str
+        How it finds the gradient.
+    """
+
+    name: str
 
     def __call__(self, batch: Batch, beta: Beta, weigh: Weigh) -> Tensor:
         """Mean weighted loss of the batch, summed over members; its gradient beside.
@@ -39,39 +49,13 @@ class Step(Protocol):
         """
 
 
-def choose_step(
-    model: LatentModel,
-    objective: Objective,
-    gradient: Tensor,
-    *,
-    n_draws: int,
-    dropout: float = 0.0,
-    frozen: tuple[str, ...] = (),
-) -> Step:
-    """The fastest step that can do what is asked.
-
-    Parameters
-    ----------
-    model : LatentModel
-    objective : Objective
-    gradient : Tensor of shape (n_members, size)
-        Overwritten by each step.
-    n_draws : int
-        Posterior draws of each row; 0 for the posterior mean.
-    dropout : float
-    frozen : tuple of str
-        Names of tensors whose gradient is zero.
-    """
-    if isinstance(objective, AdditiveObjective) and n_draws <= 1 and not dropout:
-        return AnalyticStep(model, objective, gradient, frozen=frozen)
-    return AutogradStep(model, objective, gradient, dropout=dropout, frozen=frozen)
-
-
 class AutogradStep:
     """The step for any objective, number of draws and dropout.
 
     Parameters are those of `choose_step`.
     """
+
+    name = "autograd"
 
     def __init__(
         self,
@@ -101,7 +85,7 @@ class AutogradStep:
             sources=batch.sources,
         )
         losses = self.objective(terms, beta)
-        weight = weigh(losses.detach())
+        weight = weigh(losses.detach(), batch.weight)
         loss = (losses if weight is None else losses * weight).mean(1).sum()
         gradients = torch.autograd.grad(loss, self._leaves, materialize_grads=True)
         for own, collected in zip(gradients, self._collected, strict=True):
@@ -114,6 +98,8 @@ class AnalyticStep:
 
     Parameters are those of `choose_step`.
     """
+
+    name = "analytic"
 
     def __init__(
         self,
@@ -136,7 +122,7 @@ class AnalyticStep:
             self._chains[n_rows] = _Chain(self, n_rows)
         chain = self._chains[n_rows]
         losses = chain.forward(batch, beta)
-        weight = weigh(losses)
+        weight = weigh(losses, batch.weight)
         if weight is None:
             chain.backward(batch, chain.alike, chain.minus_alike)
             loss = losses.sum().div_(n_rows)
@@ -184,9 +170,7 @@ class _Chain:
             self.by_log_scale = buffer(model.likelihood.n_scales)
         self.alike = buffer(1).fill_(1.0 / n_rows)
         self.minus_alike = -self.alike
-        # A number in place of one of these would be made a tensor at every step, which
-        # takes longer than the arithmetic.
-        self.half, self.minus_one = flat.new_tensor(0.5), flat.new_tensor(-1.0)
+        self.half, self.minus_one = number(0.5, flat), number(-1.0, flat)
 
     def forward(self, batch: Batch, beta: Beta) -> Tensor:
         """Loss of each row, (members, rows)."""

@@ -161,7 +161,8 @@ def test_verbose_prints_lines_and_silence_is_the_default(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     for i, line in enumerate(lines):
-        assert line.startswith(f"[{cls.__name__}] pass {i + 1} of at most 3: loss ")
+        assert line.startswith(f"[{cls.__name__}] pass {i + 1} of at most 3 ")
+        assert "(analytic gradient): loss " in line
         assert "nats a row" in line
     shown = float(lines[-1].split("loss ")[1].split(" nats")[0])
     assert shown == pytest.approx(estimator.loss_curve_[-1], abs=1e-4)

@@ -19,6 +19,7 @@ from skvae.model.rows import Rows
 from skvae.model.terms import Terms
 from skvae.training import loop
 from skvae.training.batches import Batch, Batches
+from skvae.training.loop import choose_step
 from skvae.training.objectives import (
     NegativeElbo,
     Objective,
@@ -26,7 +27,7 @@ from skvae.training.objectives import (
     importance_weighted,
 )
 from skvae.training.optimiser import Adam
-from skvae.training.steps import AnalyticStep, AutogradStep, choose_step
+from skvae.training.steps import AnalyticStep, AutogradStep, Weigh
 
 D, K, ROWS = 5, 2, 6
 MIXED = ("gaussian",) * 2 + ("student_t",) + ("bernoulli",) * 2
@@ -96,11 +97,11 @@ def batch(
     return Batch(x, given.observed, None, unit, sources, seen)
 
 
-def alike(losses: Tensor) -> None:
+def alike(losses: Tensor, weight: Tensor | None) -> None:
     return None
 
 
-def unlike(losses: Tensor) -> Tensor:
+def unlike(losses: Tensor, weight: Tensor | None) -> Tensor:
     """Some rows count more, one not at all."""
     return torch.arange(float(ROWS)).to(losses).expand_as(losses)
 
@@ -115,7 +116,7 @@ def loss_of(
     objective: Objective,
     given: Batch,
     beta: float,
-    weigh: Callable[[Tensor], Tensor | None],
+    weigh: Weigh,
 ) -> Callable[[Tensor], Tensor]:
     """The weighted mean loss as a function of the flat parameters."""
 
@@ -123,7 +124,7 @@ def loss_of(
         own = model.with_params(model.params.with_flat(flat))
         terms = own(given.x, given.unit, seen=given.inputs, observed=given.observed)
         losses = objective(terms, beta)
-        weight = weigh(losses)
+        weight = weigh(losses, None)
         return (losses if weight is None else losses * weight).mean(1).sum()
 
     return loss
@@ -137,7 +138,7 @@ def loss_of(
 def test_analytic_gradient_is_autograds(
     name: str,
     objective: Objective,
-    weigh: Callable[[Tensor], Tensor | None],
+    weigh: Weigh,
     holes: bool,
     draws: int,
 ) -> None:

@@ -230,7 +230,7 @@ def squared_scale(log_scale: Tensor, floor: Tensor) -> Tensor:
 
 def squared_scale_and_share(log_scale: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
     """Squared scale, and the share of it that is not the floor's."""
-    free = (2.0 * log_scale).clamp_(max=LARGEST_EXPONENT).exp_()
+    free = (log_scale + log_scale).clamp_(max=LARGEST_EXPONENT).exp_()
     whole = free + _beside(log_scale, floor)
     return whole, free.div_(whole)
 

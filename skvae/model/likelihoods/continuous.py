@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from skvae._backend import number
 from skvae.model.likelihoods.base import (
     Columns,
     Likelihood,
@@ -130,9 +131,9 @@ class Gaussian(Continuous):
         torch.sub(x, params[0], out=log_prob)
         torch.div(log_prob, variance, out=by_location)
         torch.mul(log_prob, by_location, out=by_log_scale)
-        constant = variance.mul_(2.0 * math.pi).log_()
-        torch.add(constant, by_log_scale, out=log_prob).mul_(-0.5)
-        by_log_scale.sub_(1.0).mul_(share)
+        constant = variance.mul_(number(2.0 * math.pi, x)).log_().mul_(number(-0.5, x))
+        torch.add(constant, by_log_scale, alpha=-0.5, out=log_prob)
+        torch.addcmul(-share, by_log_scale, share, out=by_log_scale)
 
     def cdf(self, params: Params, x: Tensor) -> Tensor:
         # The same as exp(log_ndtr), tails included, in a fraction of the time.
@@ -180,13 +181,20 @@ class StudentT(Continuous):
         nu = self.degrees_of_freedom
         variance, share = squared_scale_and_share(params[1], self.floor)
         torch.sub(x, params[0], out=log_prob)
-        torch.div(log_prob, nu * variance, out=by_location)
+        torch.div(log_prob, variance, out=by_location)
         # A cell's force is its distance over 1 + t, t the squared distance over nu.
-        tail = torch.mul(log_prob, by_location, out=by_log_scale).add_(1.0)
-        by_location.div_(tail).mul_(nu + 1.0)
-        constant = variance.log_().mul_(-0.5).add_(self._log_norm)
-        torch.log(tail, out=log_prob).mul_(-0.5 * (nu + 1.0)).add_(constant)
-        tail.reciprocal_().mul_(-nu - 1.0).add_(nu).mul_(share)
+        one = number(1.0, x)
+        tail = torch.addcmul(
+            one, log_prob, by_location, value=1.0 / nu, out=by_log_scale
+        )
+        torch.div(by_location, tail, out=by_location)
+        by_location.mul_(number((nu + 1.0) / nu, x))
+        constant = variance.log_().mul_(number(-0.5, x)).add_(number(self._log_norm, x))
+        torch.log(tail, out=log_prob)
+        torch.add(constant, log_prob, alpha=-0.5 * (nu + 1.0), out=log_prob)
+        # nu - (nu + 1) / (1 + t), times the share
+        torch.div(share, tail, out=tail)
+        torch.add(nu * share, tail, alpha=-nu - 1.0, out=tail)
 
     @property
     def _log_norm(self) -> float:
