@@ -50,7 +50,8 @@ def contributions(
         return _parts(model, coded, bank, score)
     observed, whole = ~np.isnan(coded), completion(coded)
     # Levels without an order lie nowhere, and far from nothing.
-    mended, cell = completion.mended(whole, observed & model.likelihood.ordered)
+    asked = observed & model.likelihood.ordered
+    mended, cell = completion.mended(coded, whole, asked)
     both = _parts(model, np.concatenate([whole, mended]), bank, score)
     both = both.astype(np.float64).reshape(2, *coded.shape)
     before, parts = both

@@ -270,15 +270,19 @@ class Completion:
         return np.sqrt(np.where(variance > np.finfo(float).tiny, variance, 1.0))
 
     @cached_property
-    def _precision(self) -> np.ndarray:
-        """Of the standardised columns; of uncorrelated ones the diagonal alone."""
+    def _correlation(self) -> np.ndarray:
+        """Of the columns, with the noise that holes are filled with."""
         scale = self._scale
         correlation = self.covariance / np.outer(scale, scale)
-        correlation = correlation + _RIDGE * np.eye(len(scale))
-        variance = np.diag(correlation)
-        if np.count_nonzero(correlation) == np.count_nonzero(variance):
+        return np.asarray(correlation + _RIDGE * np.eye(len(scale)))
+
+    @cached_property
+    def _precision(self) -> np.ndarray:
+        """Of the standardised columns; of uncorrelated ones the diagonal alone."""
+        variance = np.diag(self._correlation)
+        if np.count_nonzero(self._correlation) == np.count_nonzero(variance):
             return 1.0 / variance
-        return np.asarray(np.linalg.inv(correlation))
+        return np.asarray(np.linalg.inv(self._correlation))
 
     def __getstate__(self) -> dict[str, Any]:
         # Cached arrays stay out of pickles, so that these tell the value alone.
@@ -290,38 +294,68 @@ class Completion:
         return np.where(self.whole, whole, cells)
 
     def mended(
-        self, whole: np.ndarray, asked: np.ndarray
+        self, coded: np.ndarray, whole: np.ndarray, asked: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rows with one cell each replaced: the one that fits the others least.
 
-        With P the precision and r the row less the mean, cell j lies (P r)_j / P_jj
-        off its mean given the others, whose variance is 1 / P_jj.
-
         Parameters
         ----------
+        coded : ndarray of shape (n_rows, n_columns)
+            NaN where a cell is missing.
         whole : ndarray of shape (n_rows, n_columns)
-            Complete rows.
+            The same rows completed.
         asked : ndarray of bool of shape (n_rows, n_columns)
-            Cells to choose from; where a row has none it stays as it is.
+            Observed cells to choose from; where a row has none it stays as it is.
 
         Returns
         -------
         mended : ndarray of shape (n_rows, n_columns)
+            Complete rows: holes are what the replaced cell makes of them.
         cell : ndarray of int of shape (n_rows,)
             Which column; the first of those that fit alike.
         """
-        scale, precision = self._scale, self._precision
-        away = (whole - self.mean) / scale
-        if precision.ndim == 1:
-            own, pull = precision, away * precision
-        else:
-            own, pull = np.diag(precision), away @ precision
+        pull, own = self._pull(coded)
         cell = np.where(asked, pull**2 / own, -1.0).argmax(axis=1)
-        values = self._values(whole - pull / own * scale)
+        values = self._values(whole - pull / own * self._scale)
         rows = np.flatnonzero(asked.any(axis=1))
         mended = whole.copy()
         mended[rows, cell[rows]] = values[rows, cell[rows]]
+        holed = rows[np.isnan(coded[rows]).any(axis=1)]
+        mended[holed] = self(np.where(np.isnan(coded[holed]), np.nan, mended[holed]))
         return mended, cell
+
+    def _pull(self, coded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How cells lie to their mean given the other observed cells of their row.
+
+        With P the precision of a row's observed cells and r the row less the mean,
+        cell j lies (P r)_j / P_jj off its mean given the others, whose variance is
+        1 / P_jj.
+
+        Returns
+        -------
+        pull : ndarray of shape (n_rows, n_columns)
+            P r, of standardised columns.
+        own : ndarray of shape (n_rows, n_columns)
+            Diagonal of P.
+        """
+        missing, precision = np.isnan(coded), self._precision
+        away = np.where(missing, 0.0, (coded - self.mean) / self._scale)
+        if precision.ndim == 1:
+            return away * precision, np.broadcast_to(precision, away.shape)
+        pull = away @ precision
+        own = np.broadcast_to(np.diag(precision), away.shape).copy()
+        holed = np.flatnonzero(missing.any(axis=1))
+        size = max(1, _CHUNK // precision.size)
+        one = np.eye(len(precision))
+        for start in range(0, len(holed), size):
+            rows = holed[start : start + size]
+            seen = ~missing[rows]
+            # Holes stand apart from all other columns.
+            both = seen[:, :, None] & seen[:, None, :]
+            inverse = np.linalg.inv(np.where(both, self._correlation, one))
+            pull[rows] = np.matmul(inverse, away[rows][..., None])[..., 0]
+            own[rows] = np.diagonal(inverse, axis1=1, axis2=2)
+        return pull, own
 
 
 def fill(linear: LinearGaussian, values: np.ndarray) -> np.ndarray:

@@ -319,32 +319,45 @@ def test_rates_follow_the_noise_of_each_kind() -> None:
 # -- the cell that fits least ------------------------------------------------------
 
 
+@pytest.mark.parametrize("holes", [False, True])
 @pytest.mark.parametrize("correlated", [False, True])
-def test_mended_cells_are_those_of_the_conditional_normal(correlated: bool) -> None:
+def test_mended_cells_are_those_of_the_conditional_normal(
+    correlated: bool, holes: bool
+) -> None:
     rng = np.random.default_rng(0)
     spread = rng.uniform(0.5, 3.0, D)
     covariance = np.diag(spread**2)
     if correlated:
         covariance += 2.0 * np.outer(spread, spread)
     mean, X = rng.normal(size=D), 3.0 * rng.normal(size=(40, D))
+    if holes:
+        X[rng.random(X.shape) < 0.3] = np.nan
     completion = Completion(mean, covariance, np.zeros(D, bool), np.full(D, np.inf))
-    asked = rng.random(X.shape) < 0.7
-    mended, cell = completion.mended(X, asked)
+    asked = (rng.random(X.shape) < 0.7) & ~np.isnan(X)
+    mended, cell = completion.mended(X, completion(X), asked)
     # As holes are filled: with a hundredth of each variance as noise.
     noisy = covariance + np.diag(1e-2 * np.diag(covariance))
+
+    def given(row: np.ndarray, j: int) -> tuple[float, float]:
+        """Mean and variance of a cell given the others that are observed."""
+        rest = np.delete(np.arange(D), j)
+        rest = rest[~np.isnan(row[rest])]
+        gain = np.linalg.solve(noisy[np.ix_(rest, rest)], noisy[rest, j])
+        return mean[j] + gain @ (row - mean)[rest], noisy[j, j] - gain @ noisy[rest, j]
+
     for i, row in enumerate(X):
-        odd = {}
+        odd, likely = {}, {}
         for j in np.flatnonzero(asked[i]):
-            rest = np.delete(np.arange(D), j)
-            gain = np.linalg.solve(noisy[np.ix_(rest, rest)], noisy[rest, j])
-            likely = mean[j] + gain @ (row - mean)[rest]
-            variance = noisy[j, j] - gain @ noisy[rest, j]
-            odd[j] = ((row[j] - likely) ** 2 / variance, likely)
+            likely[j], variance = given(row, j)
+            odd[j] = (row[j] - likely[j]) ** 2 / variance
         expected = row.copy()
         if odd:
-            worst = max(odd, key=lambda j: odd[j][0])
+            worst = max(odd, key=lambda j: odd[j])
             assert cell[i] == worst
-            expected[worst] = odd[worst][1]
+            expected[worst] = likely[worst]
+        # A hole follows the cell as it should have been, not as it was.
+        for j in np.flatnonzero(np.isnan(row)):
+            expected[j] = given(np.where(np.isnan(row), np.nan, expected), j)[0]
         np.testing.assert_allclose(mended[i], expected, rtol=1e-9, atol=1e-9)
 
 
@@ -359,11 +372,11 @@ def test_a_completion_inverts_once_and_pickles_its_value_alone(
     invert = np.linalg.inv
     monkeypatch.setattr(np.linalg, "inv", lambda a: calls.append(1) or invert(a))
     X = table(20)
-    first = completion.mended(X, np.ones(X.shape, bool))
-    again = completion.mended(X, np.ones(X.shape, bool))
+    first = completion.mended(X, X, np.ones(X.shape, bool))
+    again = completion.mended(X, X, np.ones(X.shape, bool))
     assert len(calls) == 1
     assert pickle.dumps(completion) == fresh
-    kept = pickle.loads(fresh).mended(X, np.ones(X.shape, bool))
+    kept = pickle.loads(fresh).mended(X, X, np.ones(X.shape, bool))
     for one, two, three in zip(first, again, kept, strict=True):
         np.testing.assert_array_equal(one, two)
         np.testing.assert_array_equal(one, three)
