@@ -17,6 +17,13 @@ from pyod.models.auto_encoder import AutoEncoder
 from pyod.models.base_dl import BaseDeepLearningDetector
 from pyod.models.vae import VAE
 from pyod.utils.torch_utility import TorchDataset
+from pythae.data.datasets import BaseDataset
+from pythae.models import VAE as PythaeVAE
+from pythae.models import VAEConfig
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from pythae.trainers import BaseTrainer, BaseTrainerConfig
+from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
 from sklearn.neural_network import MLPRegressor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -247,6 +254,51 @@ def skorch_vae(table: np.ndarray, batch_size: int) -> Contender:
 
     def run(n_epochs: int) -> None:
         net.fit_loop(table, None, epochs=n_epochs)
+
+    return run
+
+
+class _PythaeEncoder(BaseEncoder):
+    def __init__(self, n_columns: int) -> None:
+        super().__init__()
+        whole = TutorialVAE(n_columns)
+        self.hidden, self.mean = whole.encoder, whole.mean
+        self.log_variance = whole.log_variance
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        h = self.hidden(x)
+        return ModelOutput(embedding=self.mean(h), log_covariance=self.log_variance(h))
+
+
+class _PythaeDecoder(BaseDecoder):
+    def __init__(self, n_columns: int) -> None:
+        super().__init__()
+        self.layers = TutorialVAE(n_columns).decoder
+
+    def forward(self, z: Tensor) -> ModelOutput:
+        return ModelOutput(reconstruction=self.layers(z))
+
+
+def pythae_vae(table: np.ndarray, batch_size: int) -> Contender:
+    """The part of pythae's trainer that trains; its progress bar stays off."""
+    n_columns = table.shape[1]
+    config = VAEConfig(input_dim=(n_columns,), latent_dim=N_COMPONENTS)
+    model = PythaeVAE(config, _PythaeEncoder(n_columns), _PythaeDecoder(n_columns))
+    trainer = BaseTrainer(
+        model,
+        BaseDataset(torch.from_numpy(table), torch.zeros(len(table))),
+        training_config=BaseTrainerConfig(
+            per_device_train_batch_size=batch_size,
+            learning_rate=LEARNING_RATE,
+            no_cuda=True,
+        ),
+    )
+    trainer.set_optimizer()
+    trainer.callback_handler = CallbackHandler([TrainingCallback()], model)
+
+    def run(n_epochs: int) -> None:
+        for epoch in range(n_epochs):
+            trainer.train_step(epoch)
 
     return run
 

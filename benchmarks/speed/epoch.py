@@ -39,6 +39,7 @@ WORK: list[Work] = [
 PEERS = {
     "PyOD VAE": contenders.pyod_vae,
     "PyOD AutoEncoder": contenders.pyod_autoencoder,
+    "pythae": contenders.pythae_vae,
     "skorch": contenders.skorch_vae,
     "tutorial loop": contenders.tutorial,
     "MLPRegressor": contenders.mlp,
@@ -140,7 +141,7 @@ def report(results: dict[Work, Seconds], command: str) -> str:
         f"{os.getloadavg()[1]:.1f}; Python {platform.python_version()},",
         ", ".join(
             f"{name} {version(name)}"
-            for name in ("torch", "scikit-learn", "numpy", "pyod", "skorch")
+            for name in ("torch", "scikit-learn", "numpy", "pyod", "pythae", "skorch")
         )
         + f", skvae {skvae.__version__}.",
         "",
