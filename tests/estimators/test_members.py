@@ -56,7 +56,7 @@ def test_log_likelihood_is_that_of_the_mean_density(prior: str) -> None:
     each = alone(many, table())
     found = many.score_samples(table())
     assert_allclose(found, logsumexp(each, axis=0) - np.log(MEMBERS), atol=1e-3)
-    assert abs(found - each.mean(0)).max() > 0.3  # not the mean of the logs
+    assert abs(found - each.mean(0)).max() > 0.1  # not the mean of the logs
     assert_allclose(many.score_std(table()), each.std(axis=0), atol=1e-3)
     assert each.std(axis=0).max() > 0.5
     assert many.score(table()) == pytest.approx(found.mean())

@@ -8,7 +8,9 @@ import torch
 from scipy.spatial.distance import cdist
 
 from skvae import VAEAnomalyDetector
+from skvae.estimators._tables import read_table
 from skvae.inference.aggregate import Aggregate
+from skvae.inference.explanation import contributions
 from skvae.inference.scoring import posterior_of
 
 
@@ -97,6 +99,33 @@ def test_as_many_new_rows_are_flagged_as_training_rows() -> None:
     assert 0.03 < (fitted.predict(rows(3000)) < 0).mean() < 0.09
 
 
+def completed_and_mended(
+    rows: np.ndarray, mean: np.ndarray, covariance: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows with conditional means in their holes; the same with the observed cell that
+    fits the others least at its conditional mean, too; which cell that is."""
+
+    def given(row: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        o = ~np.isnan(row) & ~wanted
+        gain = np.linalg.solve(covariance[np.ix_(o, o)], covariance[np.ix_(o, wanted)])
+        left = covariance[np.ix_(wanted, wanted)] - covariance[np.ix_(wanted, o)] @ gain
+        return mean[wanted] + (row[o] - mean[o]) @ gain, np.diag(left)
+
+    whole, mended, cells = rows.copy(), rows.copy(), []
+    for full, row in zip(whole, mended, strict=True):
+        holes, own = np.isnan(row), np.eye(len(row), dtype=bool)
+        full[holes] = given(row, holes)[0]
+        likely, variance = (
+            np.concatenate(part)
+            for part in zip(*(given(row, one) for one in own), strict=True)
+        )
+        worst = np.nanargmax((row - likely) ** 2 / variance)
+        cells.append(worst)
+        row[worst] = likely[worst]
+        row[holes] = given(row, holes)[0]
+    return whole, mended, np.array(cells)
+
+
 @pytest.mark.parametrize("novelty", [False, True])
 def test_holes_are_filled_by_the_gaussian_mean_to_find_the_code(novelty: bool) -> None:
     X = table()
@@ -107,14 +136,29 @@ def test_holes_are_filled_by_the_gaussian_mean_to_find_the_code(novelty: bool) -
     mean, covariance = learned.mean(0), np.cov(learned.T, bias=True)
     # The ridge under which holes are predicted, of standardised columns.
     covariance += 0.01 * np.diag(np.diag(covariance))
-    filled = holed.copy()
-    for row in filled:
-        m, o = np.isnan(row), ~np.isnan(row)
-        gain = np.linalg.solve(covariance[np.ix_(o, o)], covariance[np.ix_(o, m)])
-        row[m] = mean[m] + (row[o] - mean[o]) @ gain
+
+    def charged(rows: np.ndarray) -> np.ndarray:
+        """Parts of the score, what the worst cell does to others charged to it."""
+        whole, mended, cell = completed_and_mended(rows, mean, covariance)
+        before, parts = (
+            contributions(
+                fitted._model,
+                fitted._schema.encode(read_table(fitted, part, reset=False)),
+                fitted._bank,
+                fitted._score,
+            )
+            for part in (whole, mended)
+        )
+        n = np.arange(len(rows))
+        parts[n, cell] += before.sum(1) - parts.sum(1)
+        return parts
+
+    # Of whole rows, up to one number a column.
+    offset = charged(X) - fitted.explain(X)
+    np.testing.assert_allclose(offset, np.tile(offset[0], (len(X), 1)), atol=1e-6)
     # A hole adds what fills it, at most what the median cell of its column does.
     typical = np.median(fitted.explain(learned), axis=0)
-    parts = fitted.explain(filled)
+    parts = charged(holed) - offset[0]
     parts = np.where(np.isnan(holed), np.minimum(parts, typical), parts)
     np.testing.assert_allclose(
         fitted.score_samples(holed), parts.sum(1) + fitted.base_score_, rtol=1e-6
