@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import numbers
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from torch import Tensor
+
+# What is asked of a model, and answered in the same: on the host, or on a device.
+Numbers = TypeVar("Numbers", np.ndarray, Tensor)
 
 # Not measured: below so many multiply-adds a step, starting the kernels is expected to
 # cost a GPU more than the arithmetic.
@@ -117,18 +121,43 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
-def scoring_dtype(dtype: np.dtype[Any], device: torch.device) -> torch.dtype:
+def scoring_dtype(
+    dtype: np.dtype[Any] | torch.dtype, device: torch.device
+) -> torch.dtype:
     """The precision of an answer: that of the question, where the device has it."""
-    if dtype == np.float32 or device.type == "mps":
+    if dtype in (np.float32, torch.float32) or device.type == "mps":
         return torch.float32
     return torch.float64
 
 
-def as_tensor(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
+def as_tensor(
+    array: np.ndarray | Tensor, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """A tensor with the array's values; never a view of the caller's memory."""
+    if isinstance(array, Tensor):
+        return array.detach().to(device, dtype, copy=True).contiguous()
     return torch.tensor(np.ascontiguousarray(array), dtype=dtype, device=device)
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
     """The tensor's values on the host."""
     return tensor.detach().cpu().numpy()
+
+
+def as_asked(answer: Tensor, question: Numbers) -> Numbers:
+    """The answer on the host, unless the question is a tensor too."""
+    return answer if isinstance(question, Tensor) else as_array(answer)
+
+
+def in_dtype(values: Numbers, dtype: Any) -> Numbers:
+    """The same in a data type of their library, without a copy where they are."""
+    if isinstance(values, Tensor):
+        return values.to(dtype)
+    return values.astype(dtype, copy=False)
+
+
+def joined(parts: Sequence[Numbers]) -> Numbers:
+    """Arrays, or tensors, one below the other."""
+    if isinstance(parts[0], Tensor):
+        return torch.cat(list(parts))
+    return np.concatenate(parts)

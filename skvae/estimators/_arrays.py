@@ -1,8 +1,9 @@
 """Arrays of other libraries, such as torch's tensors: on their way in, and back.
 
-The table is read with NumPy. Where scikit-learn dispatches by array library
-(``array_api_dispatch``), an estimator keeps its arrays in the library and on the device
-of the table it was fitted to, and gives its answers there. Everything that knows of
+Where scikit-learn dispatches by array library (``array_api_dispatch``), an estimator
+keeps its arrays in the library and on the device of the table it was fitted to, and
+gives its answers there. The table is read with NumPy; only a torch tensor of real
+numbers is not, by the questions that `_direct` can ask of it. Everything that knows of
 scikit-learn's private helpers for this is in this file.
 """
 
@@ -22,11 +23,15 @@ from sklearn.utils._array_api import (
     get_namespace_and_device,
 )
 
+from skvae.estimators._direct import parts_for
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 T = TypeVar("T")
 
 # An array that every fit leaves behind: where it lives, the estimator does.
 _WITNESS = "_bank"
+# Of an estimator that was kept as NumPy's: the library whose arrays it takes too.
+_LIBRARY = "_library"
 
 
 def learns(method: Method) -> Method:
@@ -52,13 +57,15 @@ def _learning(method: Method, *, moves: bool) -> Method:
         before = after = _Home.of_any(witness)
         if moves or witness is None:
             after = _Home.of(first)
-        else:
-            _check_same(before, first, self, method.__name__)
+        elif get_config()["array_api_dispatch"]:
+            after = _home_for(self, first, method.__name__)
         self.__dict__.update(state_on_host(self))
         home = before
         try:
             result = method(self, *map(to_host, args), **_each(to_host, kwargs))
             home = after
+            if moves or home is not None:
+                self.__dict__.pop(_LIBRARY, None)
         finally:
             if home is not None:
                 self.__dict__.update(_each(home.bring, _arrays(self)))
@@ -69,13 +76,29 @@ def _learning(method: Method, *, moves: bool) -> Method:
 
 def answers(method: Method) -> Method:
     """Let a method take a table, if any, from where fit did, and answer there."""
+    return _answering(method, directly=False)
+
+
+def answers_directly(method: Method) -> Method:
+    """The same, without the host in between where there is a way (`_direct`)."""
+    return _answering(method, directly=True)
+
+
+def _answering(method: Method, *, directly: bool) -> Method:
     asks = "X" in inspect.signature(method).parameters
 
     @wraps(method)
     def answer(self: Any, *args: Any, **kwargs: Any) -> Any:
         home = _Home.of(_witness(self))
-        if asks and hasattr(self, _WITNESS):
-            _check_same(home, _first(args, kwargs), self, method.__name__)
+        if asks and hasattr(self, _WITNESS) and get_config()["array_api_dispatch"]:
+            X = _first(args, kwargs)
+            home = _home_for(self, X, method.__name__)
+            parts = parts_for(self, X) if directly and home is not None else None
+            if home is not None and parts is not None:
+                own = _each(home.bring, _arrays(self))
+                there = copy_with(self, {**own, **parts})
+                tensors = _each(_detached, kwargs)
+                return home.bring(method(there, *map(_detached, args), **tensors))
         moved = state_on_host(self)
         host = copy_with(self, moved) if moved else self
         result = method(host, *map(to_host, args), **_each(to_host, kwargs))
@@ -107,6 +130,13 @@ def to_host(value: Any) -> Any:
             f"variable SCIPY_ARRAY_API=1 before Python starts and call "
             f"sklearn.set_config(array_api_dispatch=True), or pass a copy on the CPU."
         ) from error
+
+
+def kept_state(estimator: Any) -> dict[str, Any]:
+    """Fitted arrays as NumPy's, and what library they were of: good on any machine."""
+    home = _Home.of_any(_witness(estimator))
+    library = {} if home is None else {_LIBRARY: home.library}
+    return {**state_on_host(estimator), **library}
 
 
 def state_on_host(estimator: Any) -> dict[str, Any]:
@@ -146,6 +176,11 @@ class _Home:
             xp, _, device = get_namespace_and_device(array)
         return cls(xp, device)
 
+    @property
+    def library(self) -> str:
+        """Name of the array library."""
+        return str(self.xp.__name__).rpartition(".")[2]
+
     def bring(self, value: Any) -> Any:
         """NumPy's numbers here, single ones and whatever else as they are."""
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
@@ -164,17 +199,23 @@ class _Home:
         return value
 
 
-def _check_same(home: _Home | None, X: Any, estimator: Any, name: str) -> None:
-    """Raise where a table lives elsewhere than the estimator."""
-    if not get_config()["array_api_dispatch"]:
-        return
-    other = _Home.of(X)
+def _home_for(estimator: Any, X: Any, name: str) -> _Home | None:
+    """Where the estimator lives, and the table has to.
+
+    An estimator that came back from a file or a pickle is NumPy's, and lives wherever a
+    table of the library is that it was fitted to.
+    """
+    home, other = _Home.of(_witness(estimator)), _Home.of(X)
+    kept = vars(estimator).get(_LIBRARY)
+    if home is None and other is not None and other.library == kept:
+        return other
     if other != home:
         raise ValueError(
             f"Inputs passed to {type(estimator).__name__}.{name}() must use the same "
             f"namespace and the same device as those passed to fit(): those were "
             f"{_told(home)}, got {_told(other)}. Convert X, or fit again."
         )
+    return home
 
 
 def _told(home: _Home | None) -> str:

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.utils import Tags
 
 from skvae._version import __version__
-from skvae.estimators._arrays import copy_with, learns, learns_more, state_on_host
+from skvae.estimators._arrays import copy_with, kept_state, learns, learns_more
 from skvae.estimators._callbacks import CallbackSupportMixin, FitTask
 from skvae.estimators._fitted import encode
 from skvae.estimators._parameters import (
@@ -401,7 +401,7 @@ class BaseVAE(Preparation, CallbackSupportMixin, BaseEstimator):
         return copy_with(self, fitted)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**super().__getstate__(), **state_on_host(self)}
+        state = {**super().__getstate__(), **kept_state(self)}
         return {**state, "_skvae_version": __version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted
+from torch import Tensor
 
-from skvae.estimators._arrays import answers
+from skvae.estimators._arrays import answers_directly
 from skvae.estimators._fitted import Fitted
 from skvae.estimators._tables import FLOATS, PRESERVED_DTYPES, in_blocks
 from skvae.inference.generation import decode_codes
@@ -24,7 +25,7 @@ class Codes(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitted):
     of that mixin defines itself.
     """
 
-    @answers
+    @answers_directly
     def transform(self, X: Any) -> np.ndarray:
         """Posterior mean of the code of each row.
 
@@ -40,7 +41,7 @@ class Codes(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitted):
         """
         return self.posterior(X)[0]
 
-    @answers
+    @answers_directly
     def posterior(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Posterior of the code of each row.
 
@@ -56,13 +57,13 @@ class Codes(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitted):
         raw = self._check(X)
         model = self._model_for(raw.dtype)
 
-        def answer(part: RawTable, coded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def answer(part: RawTable, coded: Any) -> tuple[Any, Any]:
             return posterior_of(model, coded)
 
         mean, std = in_blocks(raw, self._encode, answer)
         return mean, std
 
-    @answers
+    @answers_directly
     def inverse_transform(self, X: Any) -> Any:
         """Expected row at each code; of categories the likeliest.
 
@@ -80,7 +81,8 @@ class Codes(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitted):
             all those of `fit` were whole.
         """
         check_is_fitted(self)
-        codes = check_array(X, dtype=FLOATS, force_writeable=True)
+        floats = None if isinstance(X, Tensor) else FLOATS
+        codes = check_array(X, dtype=floats, force_writeable=True)
         if codes.shape[1] != self.n_components_:
             raise ValueError(
                 f"A code has {self.n_components_} components, got rows of "

@@ -6,9 +6,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
-from skvae._backend import resolve_device, scoring_dtype
+from skvae._backend import in_dtype, resolve_device, scoring_dtype
 from skvae.estimators._tables import check_levels, in_blocks, read_table
 from skvae.inference.explanation import contributions
 from skvae.inference.scoring import SCORES, Score, score_rows
@@ -29,8 +31,9 @@ _ROWS_OF_FIT = 65_536
 
 def encode(schema: Schema, raw: RawTable) -> np.ndarray:
     """Coded cells; those of extreme size are drawn in to where numbers behave."""
-    coded = schema.encode(raw)
-    return np.clip(coded, -_FAR, _FAR, out=coded)
+    coded: Any = schema.encode(raw)
+    library: Any = torch if isinstance(coded, Tensor) else np
+    return library.clip(coded, -_FAR, _FAR, out=coded)
 
 
 def encode_for_fit(schema: Schema, raw: RawTable) -> Coded:
@@ -75,7 +78,7 @@ class Fitted:
     def _encode(self, raw: RawTable) -> np.ndarray:
         return encode(self._schema, raw)
 
-    def _model_for(self, dtype: np.dtype[Any]) -> LatentModel:
+    def _model_for(self, dtype: Any) -> LatentModel:
         """The model on its device, in the precision of the question."""
         model, device = self._model, resolve_device(self.device_, 0)
         precision = scoring_dtype(dtype, device)
@@ -86,23 +89,25 @@ class Fitted:
     def _scores(self, raw: RawTable, score: Score) -> np.ndarray:
         model = self._model_for(raw.dtype)
 
-        def answer(part: RawTable, coded: np.ndarray) -> tuple[np.ndarray]:
-            rows = np.empty(len(coded))
-            holed = np.isnan(coded).any(axis=1) & score.completes
-            if holed.any():
-                parts = self._parts(model, part.take(holed), coded[holed])
-                rows[holed] = parts.sum(axis=1) + self.base_score_
-                if holed.all():
-                    return (rows,)
-                part, coded = part.take(~holed), coded[~holed]
-            whole = score_rows(model, coded, self._bank, score).astype(np.float64)
+        def as_they_are(part: RawTable, coded: Any) -> Any:
+            rows = score_rows(model, coded, self._bank, score)
             if score.has_units:
-                whole += self._schema.log_jacobian(part).sum(axis=1)
-            rows[~holed] = whole + self._schema.unseen_log_mass(part).sum(axis=1)
+                rows = rows + self._schema.log_jacobian(part).sum(1)
+            return rows + self._schema.unseen_log_mass(part).sum(1)
+
+        def answer(part: RawTable, coded: Any) -> tuple[Any]:
+            holed = (coded != coded).any(1) & score.completes
+            if not holed.any():
+                return (as_they_are(part, coded),)
+            rows = np.empty(len(coded))
+            parts = self._parts(model, part.take(holed), coded[holed])
+            rows[holed] = parts.sum(axis=1) + self.base_score_
+            if not holed.all():
+                rows[~holed] = as_they_are(part.take(~holed), coded[~holed])
             return (rows,)
 
         (rows,) = in_blocks(raw, self._encode, answer)
-        return rows.astype(raw.dtype, copy=False)
+        return in_dtype(rows, raw.dtype)
 
     def _parts(
         self, model: LatentModel, raw: RawTable, coded: np.ndarray

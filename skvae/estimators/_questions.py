@@ -12,7 +12,7 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._backend import fresh_seed
-from skvae.estimators._arrays import answers
+from skvae.estimators._arrays import answers, answers_directly
 from skvae.estimators._conditions import code_conditions, keep_conditions, warn_of_few
 from skvae.estimators._fitted import Fitted
 from skvae.estimators._tables import in_blocks
@@ -33,7 +33,7 @@ class Questions(Fitted):
 
     # -- how likely --------------------------------------------------------------
 
-    @answers
+    @answers_directly
     def score_samples(self, X: Any) -> np.ndarray:
         """Score of each row, higher for more normal rows.
 
@@ -51,7 +51,7 @@ class Questions(Fitted):
         """
         return self._scores(self._check(X), self._score)
 
-    @answers
+    @answers_directly
     def score(self, X: Any, y: Any = None) -> float:
         """Mean log-likelihood of the rows.
 
@@ -70,7 +70,7 @@ class Questions(Fitted):
         """
         return float(self._scores(self._check(X), SCORES["log_likelihood"]).mean())
 
-    @answers
+    @answers_directly
     def elbo(self, X: Any, decompose: bool = False) -> Any:
         """Evidence lower bound of log p(x), at beta = 1.
 
@@ -139,7 +139,7 @@ class Questions(Fitted):
 
     # -- data space --------------------------------------------------------------
 
-    @answers
+    @answers_directly
     def reconstruct(self, X: Any) -> Any:
         """Expected row at the code of each row; of categories the likeliest.
 
@@ -156,7 +156,7 @@ class Questions(Fitted):
         raw = self._check(X)
         model = self._model_for(raw.dtype)
 
-        def answer(part: RawTable, coded: np.ndarray) -> tuple[np.ndarray]:
+        def answer(part: RawTable, coded: Any) -> tuple[Any]:
             return (reconstruct(model, coded),)
 
         (coded,) = in_blocks(raw, self._encode, answer)

@@ -11,7 +11,9 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_array, validate_data
+from torch import Tensor
 
+from skvae._backend import Numbers, joined
 from skvae.table.containers import Container, is_frame
 from skvae.table.raw import RawTable
 from skvae.table.schema import Schema
@@ -39,7 +41,7 @@ def read_table(
     estimator : BaseEstimator
         Learns names and width with ``reset``, holds the table to them without.
     X : table
-        Whatever `Container` knows.
+        Whatever `Container` knows; or a tensor of floats, which stays one.
     reset : bool
     min_rows : int
 
@@ -55,6 +57,9 @@ def read_table(
         "ensure_all_finite": "allow-nan",
         "ensure_min_samples": min_rows,
     }
+    if isinstance(X, Tensor):
+        checks["dtype"] = None
+        return RawTable(validate_data(estimator, X, reset=reset, **checks))
     if not is_frame(X):
         dtype = getattr(X, "dtype", None) or np.asarray(X).dtype
         if dtype.kind not in "OUSTM":
@@ -72,9 +77,9 @@ def read_table(
 
 def in_blocks(
     raw: RawTable,
-    encode: Callable[[RawTable], np.ndarray],
-    answer: Callable[[RawTable, np.ndarray], tuple[np.ndarray, ...]],
-) -> tuple[np.ndarray, ...]:
+    encode: Callable[[RawTable], Any],
+    answer: Callable[[RawTable, Any], tuple[Numbers, ...]],
+) -> tuple[Numbers, ...]:
     """Answer for some rows at a time, so that memory does not grow with the table.
 
     Rows of a sparse table are dense where they are answered for.
@@ -95,7 +100,7 @@ def in_blocks(
         if part.is_sparse:
             part = RawTable(part.dense())
         parts.append(answer(part, encode(part)))
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    return tuple(joined(part) for part in zip(*parts, strict=True))
 
 
 def without_lone_cells(raw: RawTable, apart: np.ndarray) -> np.ndarray:

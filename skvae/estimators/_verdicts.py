@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
-from skvae.estimators._arrays import answers, learns_more
+from skvae.estimators._arrays import answers_directly, learns_more, to_host
 from skvae.estimators._reasons import Reasons
 from skvae.estimators._training import Training
 from skvae.inference.calibration import (
@@ -122,7 +122,7 @@ class Verdicts(Reasons):
 
     # -- which rows --------------------------------------------------------------
 
-    @answers
+    @answers_directly
     def decision_function(self, X: Any) -> np.ndarray:
         """Score of each row less the threshold; negative for outliers.
 
@@ -135,10 +135,9 @@ class Verdicts(Reasons):
         decision : ndarray of shape (n_samples,)
             ``score_samples(X) - offset_``.
         """
-        scores = self.score_samples(X)
-        return scores - np.asarray(self.offset_, dtype=scores.dtype)
+        return self.score_samples(X) - float(self.offset_)
 
-    @answers
+    @answers_directly
     def predict(self, X: Any) -> np.ndarray:
         """Tell outliers (-1) from inliers (+1).
 
@@ -150,9 +149,9 @@ class Verdicts(Reasons):
         -------
         labels : ndarray of int of shape (n_samples,)
         """
-        return np.where(self.decision_function(X) < 0, -1, 1)
+        return 1 - 2 * (self.decision_function(X) < 0)  # of any array library
 
-    @answers
+    @answers_directly
     def p_values(self, X: Any) -> np.ndarray:
         """How often a row like those of the training table scores as low.
 
@@ -183,9 +182,10 @@ class Verdicts(Reasons):
         many, `calibrate` with normal rows.
         """
         check_is_fitted(self)
-        return conformal_p_values(self.score_samples(X), self._calibration)
+        scores = to_host(self.score_samples(X))
+        return conformal_p_values(scores, to_host(self._calibration))
 
-    @answers
+    @answers_directly
     def select(self, X: Any, fdr: float = 0.05) -> np.ndarray:
         """Pick outliers such that few of the picked rows are normal ones.
 
@@ -205,9 +205,9 @@ class Verdicts(Reasons):
         check_scalar(
             fdr, "fdr", Real, min_val=0, max_val=1, include_boundaries="neither"
         )
-        return discoveries(self.p_values(X), float(fdr))
+        return discoveries(to_host(self.p_values(X)), float(fdr))
 
-    @answers
+    @answers_directly
     def outlier_probability(self, X: Any) -> np.ndarray:
         """Chance that each row is an outlier, given its score.
 
@@ -229,6 +229,6 @@ class Verdicts(Reasons):
         tail falls.
         """
         check_is_fitted(self)
-        knots, values = self._chances
+        knots, values = to_host(self._chances)
         chances = Chances(knots, values, Tail(*self._tail.tolist()))
-        return chances.at(self.score_samples(X))
+        return chances.at(to_host(self.score_samples(X)))

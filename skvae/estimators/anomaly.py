@@ -11,7 +11,8 @@ from sklearn.base import OutlierMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skvae.estimators._arrays import answers
+from skvae._backend import joined
+from skvae.estimators._arrays import answers_directly
 from skvae.estimators._codes import Codes
 from skvae.estimators._documentation import documented
 from skvae.estimators._parameters import ENSEMBLE, Defaults
@@ -302,7 +303,7 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         """
         return self.fit(X, y, **params).predict(X)
 
-    @answers
+    @answers_directly
     def score_std(self, X: Any) -> np.ndarray:
         """How far the members of the ensemble disagree about each row.
 
@@ -318,10 +319,11 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         """
         raw = self._check(X)
         each = [
-            one._scores(raw, one._score)
+            one._scores(raw, one._score)[None]
             for one in map(self._member, range(self._model.n_members))
         ]
-        return np.std(each, axis=0)
+        scores = joined(each)
+        return ((scores - scores.mean(0)) ** 2).mean(0) ** 0.5
 
     def _member(self, member: int) -> Self:
         """The detector of one member alone, as far as scores need it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from skvae._backend import as_array, as_tensor, generator
+from skvae._backend import Numbers, as_array, as_asked, as_tensor, generator
 from skvae.inference.conditioning import Goal, condition
 from skvae.model.latent import LatentModel
 
@@ -33,14 +33,14 @@ def sample_rows(model: LatentModel, n_rows: int, seed: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def decode_codes(model: LatentModel, codes: np.ndarray) -> np.ndarray:
+def decode_codes(model: LatentModel, codes: Numbers) -> Numbers:
     """Expected coded rows at codes (n_rows, n_components), mean of the members."""
     flat = model.params.flat
     z = as_tensor(codes, flat.dtype, flat.device)[None, None].expand(
         model.n_members, -1, -1, -1
     )
     mean = model.likelihood.mean(model.decode(z)).mean((0, 1))
-    return as_array(model.likelihood.decide(mean))
+    return as_asked(model.likelihood.decide(mean), codes)
 
 
 @dataclass(frozen=True)

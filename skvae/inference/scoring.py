@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae._backend import as_array, as_tensor
+from skvae._backend import Numbers, as_array, as_asked, as_tensor, joined
 from skvae.inference.donors import Donors
 from skvae.inference.proposals import propose
 from skvae.model.latent import LatentModel
@@ -163,22 +163,22 @@ SCORES: dict[str, Score] = {
 @torch.no_grad()
 def read(
     model: LatentModel,
-    coded: np.ndarray,
-    bank: np.ndarray | None,
+    coded: Numbers,
+    bank: Numbers | None,
     reading: Reading,
     *,
     n_prior: int = 0,
     donors: Donors | None = None,
-) -> tuple[np.ndarray, ...]:
+) -> tuple[Numbers, ...]:
     """Read the terms of all rows with bounded extra memory.
 
     Parameters
     ----------
     model : LatentModel
         Its precision is that of the answers.
-    coded : ndarray of shape (n_rows, n_columns)
+    coded : ndarray or Tensor of shape (n_rows, n_columns)
         NaN where a cell is missing.
-    bank : ndarray of shape (n_draws, n_components) or None
+    bank : ndarray or Tensor of shape (n_draws, n_components) or None
         Draws shared by all rows; None reads the posterior mean.
     reading : callable
         Terms to tensors whose first axis is the rows'.
@@ -189,8 +189,8 @@ def read(
 
     Returns
     -------
-    tuple of ndarray
-        What ``reading`` gave, all rows.
+    tuple of ndarray or Tensor
+        What ``reading`` gave, all rows; as ``coded`` came.
     """
     n_draws = 1 if bank is None else len(bank) + n_prior
     unit = None
@@ -208,16 +208,16 @@ def read(
         return reading(terms if donors is None else donors.join(model, terms))
 
     n_sought = max(n_draws, 1 + model.n_components)
-    holed = np.isnan(coded).any(axis=1)
+    holed = (coded != coded).any(1)
     if not holed.any():
         return _in_chunks(model, coded, complete, _CHUNK // n_draws)
     with_holes = _in_chunks(model, coded[holed], incomplete, _HOLED_CHUNK // n_sought)
     if holed.all():
         return with_holes
     whole = _in_chunks(model, coded[~holed], complete, _CHUNK // n_draws)
-    merged = []
+    merged: list[Numbers] = []
     for part, holed_part in zip(whole, with_holes, strict=True):
-        answer = np.empty((len(coded), *part.shape[1:]), part.dtype)
+        answer = joined([part, holed_part])
         answer[~holed], answer[holed] = part, holed_part
         merged.append(answer)
     return tuple(merged)
@@ -225,10 +225,10 @@ def read(
 
 def _in_chunks(
     model: LatentModel,
-    coded: np.ndarray,
+    coded: Numbers,
     ask: Callable[[Tensor], Sequence[Tensor]],
     most: int,
-) -> tuple[np.ndarray, ...]:
+) -> tuple[Numbers, ...]:
     """Ask for some rows at a time; one chunk at least.
 
     Where the device runs out of memory the chunks are halved, down to one row.
@@ -236,7 +236,7 @@ def _in_chunks(
     Parameters
     ----------
     model : LatentModel
-    coded : ndarray of shape (n_rows, n_columns)
+    coded : ndarray or Tensor of shape (n_rows, n_columns)
     ask : callable
         From rows to tensors whose first axis is theirs.
     most : int
@@ -248,12 +248,12 @@ def _in_chunks(
         Where the device has no memory for one row.
     """
     size, start = max(1, most // model.n_members), 0
-    parts: list[list[np.ndarray]] = []
+    parts: list[list[Numbers]] = []
     while start < len(coded) or not parts:
         part = coded[start : start + size]
         x = as_tensor(part, model.params.flat.dtype, model.device)
         try:
-            parts.append([as_array(answer) for answer in ask(x)])
+            parts.append([as_asked(answer, coded) for answer in ask(x)])
         except torch.cuda.OutOfMemoryError as error:
             size = len(part) // 2
             if not size:
@@ -265,16 +265,16 @@ def _in_chunks(
                 ) from error
         else:
             start += size
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    return tuple(joined(part) for part in zip(*parts, strict=True))
 
 
 def read_weighted(
     model: LatentModel,
-    coded: np.ndarray,
-    bank: np.ndarray,
+    coded: Numbers,
+    bank: Numbers,
     reading: Reading,
     donors: Donors | None = None,
-) -> tuple[np.ndarray, ...]:
+) -> tuple[Numbers, ...]:
     """Read terms of which each draw is weighed by importance."""
     n_prior = len(bank) // DEFENSIVE
     return read(model, coded, bank, reading, n_prior=n_prior, donors=donors)
@@ -282,11 +282,11 @@ def read_weighted(
 
 def read_score(
     model: LatentModel,
-    coded: np.ndarray,
-    bank: np.ndarray,
+    coded: Numbers,
+    bank: Numbers,
     score: Score,
     reading: Reading,
-) -> tuple[np.ndarray, ...]:
+) -> tuple[Numbers, ...]:
     """Read the terms as this score wants its draws."""
     if score.weighs_draws:
         return read_weighted(model, coded, bank, reading)
@@ -295,16 +295,14 @@ def read_score(
 
 
 def score_rows(
-    model: LatentModel, coded: np.ndarray, bank: np.ndarray, score: Score
-) -> np.ndarray:
+    model: LatentModel, coded: Numbers, bank: Numbers, score: Score
+) -> Numbers:
     """Scores of coded rows, coded units, (n_rows,)."""
     (rows,) = read_score(model, coded, bank, score, lambda terms: (score.rows(terms),))
     return rows
 
 
-def posterior_of(
-    model: LatentModel, coded: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def posterior_of(model: LatentModel, coded: Numbers) -> tuple[Numbers, Numbers]:
     """Mean and standard deviation of each row's code, each (n_rows, n_components).
 
     Those of the first member: codes of several have nothing in common.
@@ -317,7 +315,7 @@ def posterior_of(
     return mean, std
 
 
-def reconstruct(model: LatentModel, coded: np.ndarray) -> np.ndarray:
+def reconstruct(model: LatentModel, coded: Numbers) -> Numbers:
     """Expected coded row at the code of each row, mean of the members."""
 
     def reading(terms: Terms) -> tuple[Tensor]:

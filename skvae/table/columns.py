@@ -76,6 +76,18 @@ class Column:
         return self.per_day or int(self.whole)
 
     @property
+    def floor(self) -> float:
+        """What none of its values that are made up lies below."""
+        return 0.0 if self.low >= 0 else -np.inf
+
+    @property
+    def ceiling(self) -> float:
+        """What none of its values that are made up lies above."""
+        if self.high <= 0:
+            return 0.0
+        return 1.0 if self.low >= 0 and self.high <= 1 else np.inf
+
+    @property
     def is_text(self) -> bool:
         """Whether any of its levels is text."""
         return any(isinstance(x, str) for x in (*self.levels, *self.unlearned))

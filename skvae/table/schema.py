@@ -439,12 +439,8 @@ class Schema:
         own = [self.columns[j] for j in at]
         per_unit = np.array([c.per_unit if drawn else c.per_day for c in own])
         grid = np.maximum(per_unit, 1)
-        low, high = np.array([c.low for c in own]), np.array([c.high for c in own])
-        floor = np.where(low >= 0, 0.0, -np.inf)
-        ceiling = np.where((low >= 0) & (high <= 1), 1.0, np.inf)
-        ceiling = np.where(high <= 0, 0.0, ceiling)
         rounded = np.where(per_unit > 0, np.rint(x * grid) / grid, x)
-        return np.clip(rounded, floor, ceiling)
+        return np.clip(rounded, [c.floor for c in own], [c.ceiling for c in own])
 
     @cached_property
     def _layout(self) -> Layout:
