@@ -180,7 +180,8 @@ class Container:
         Integers are rounded and kept within their type's range, booleans cut at one
         half, dates rounded to days. A missing value becomes null, or leaves the
         column (for an array of numbers, the array) in float64 where the container
-        knows no null. A label that is no category of its column becomes null.
+        knows no null, and a pandas column of booleans in objects. A label that is no
+        category of its column becomes null.
 
         Parameters
         ----------

@@ -137,8 +137,12 @@ def build_pandas(library: Any, cells: npt.NDArray[Any], kept: Kept) -> Any:
             series = series.dt.tz_localize("UTC").dt.tz_convert(zone)
         return series.astype(kept.native)
     if kept.dtype in NUMBERS:
-        series = library.Series(cast(cells, kept.dtype))
-        # Others are right already, or NaN has no place in them.
+        values = cast(cells, kept.dtype)
+        if kept.native == "bool" and values.dtype != bool:
+            # As pandas itself holds booleans with holes.
+            values = as_objects(cells, "bool")
+        series = library.Series(values)
+        # Others are right already, or what is missing has no place in them.
         return series if kept.native == kept.dtype else series.astype(kept.native)
     objects = as_objects(cells, kept.dtype)
     return library.Series(objects, dtype=object).astype(kept.native)

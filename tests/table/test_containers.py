@@ -103,6 +103,14 @@ def test_pandas_keeps_its_own_data_types(dtype: str) -> None:
         assert back["a"].tolist()[:2] == [1, 0]
 
 
+def test_booleans_of_pandas_stay_booleans_beside_holes() -> None:
+    frame = pd.DataFrame({"a": [True, False]})
+    back = Container.of(frame).restore(np.array([[np.nan], [0.7], [0.2]]))
+    # As pandas makes it of such a list.
+    expected = pd.DataFrame({"a": [None, True, False]})
+    pd.testing.assert_frame_equal(back, expected)
+
+
 def test_numpy_integers_of_pandas_give_way_to_nan() -> None:
     frame = pd.DataFrame({"a": [1, 2], "b": [True, False]})
     back = Container.of(frame).restore(np.array([[np.nan, 0.7], [1.6, 0.2]]))
