@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from skvae.table.cells import is_missing
+from skvae.table.columns import Column
 from skvae.table.containers import Container
 from skvae.table.kinds import KINDS
 from skvae.table.schema import Schema
@@ -39,8 +41,9 @@ def settle(
     TypeError
         Where `conditions` is no mapping.
     ValueError
-        For a column that is unknown or named twice, a boolean for a number, a number
-        for a date or a date for a number, or what the data type has no place for.
+        For a column that is unknown or named twice, a missing cell, a boolean for a
+        number, a number for a date or a date for a number, or what the data type has no
+        place for.
     """
     if not isinstance(conditions, Mapping):
         raise TypeError(
@@ -57,12 +60,43 @@ def settle(
                 f"the same. Join the two into one value, set or range."
             )
         keys[j] = key
-        column = schema.columns[j]
+        column, wanted = schema.columns[j], _plain(wanted)
+        _check_values(column, key, wanted)
         if not (KINDS[column.kind].has_levels or column.is_text):
             _check_sorts(schema, container.dtype_of(j), j, key, wanted)
             wanted = _within_type(container.dtype_of(j), key, wanted)
         settled[j if column.name is None else column.name] = wanted
     return settled
+
+
+def _plain(wanted: Any) -> Any:
+    """The condition, with single numbers that came as arrays or tensors as such."""
+    if getattr(wanted, "shape", None) == () and not isinstance(wanted, np.generic):
+        return wanted[()] if isinstance(wanted, np.ndarray) else wanted.item()
+    if isinstance(wanted, str) or not isinstance(wanted, Iterable):
+        return wanted
+    values = map(_plain, wanted)
+    return tuple(values) if isinstance(wanted, tuple) else list(values)
+
+
+def _check_values(column: Column, key: Any, wanted: Any) -> None:
+    """Raise for what is no value, or not one of such a column."""
+    values = listed(wanted)
+    is_range = isinstance(wanted, tuple)
+    holes = [v for v in values if is_missing(v) and not (is_range and v is None)]
+    if holes:
+        raise ValueError(
+            f"A condition on {key!r} gives values, got {holes}, which stands for a "
+            f"missing cell: new rows have none. Leave the column out of conditions; "
+            f"None is the open end of a range (low, high) alone."
+        )
+    truths = [v for v in values if isinstance(v, (bool, np.bool_))]
+    plain = [v for v in column.levels if not isinstance(v, str)]
+    if truths and not set(plain) <= {0, 1}:
+        raise ValueError(
+            f"A condition on {key!r}, whose levels are more than 0 and 1, gives some "
+            f"of {list(column.levels)}, got {truths}. Give the level that is meant."
+        )
 
 
 def listed(wanted: Any) -> list[Any]:

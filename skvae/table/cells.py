@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Cells", "days_of", "plain_level", "read_objects"]
+__all__ = ["Cells", "days_of", "is_missing", "plain_level", "read_objects"]
 
 Array = npt.NDArray[np.float64]
 
@@ -76,10 +76,18 @@ def read_objects(cells: Sequence[Any] | npt.NDArray[Any], label: str) -> Cells:
             f"{sorted(found - {'date', 'datetime'})}; make all of them text or dates."
         )
     if found != {"text"} or str not in sorts:
-        values = [None if v is None or v != v else plain_level(v) for v in values]
+        values = [None if is_missing(v) else plain_level(v) for v in values]
     text = np.empty(len(values), dtype=object)
     text[:] = values
     return Cells("text", text=text)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether an object stands for a missing cell, NaN among numbers too."""
+    sort = _sort_of(type(value))
+    if sort in ("whole", "real", "datetime"):
+        return bool(value != value)
+    return sort == "missing"
 
 
 def _sort_of(kept: type) -> str:

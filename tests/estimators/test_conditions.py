@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from skvae import VAETransformer
@@ -179,7 +180,7 @@ def test_mixed_conditions_agree_with_rejection(conditions: dict[Any, Any]) -> No
         ({"wheels": {5.0, 6}}, "'wheels' held one value"),
         ({"wheels": (1, 2, 3)}, r"range \(low, high\).*\(1, 2, 3\)"),
         ({"wheels": ("a", None)}, "'wheels' gives finite numbers.*'a'"),
-        ({"wheels": None}, "'wheels' held one value"),
+        ({"wheels": None}, "'wheels' gives values"),
         ({"planet": ("A", "Z")}, r"range \(low, high\) of an ordered.*'planet'"),
         ({None: 0.3}, "names columns by position.*got None"),
         ({True: 0.3}, "names columns by position.*got True"),
@@ -297,9 +298,13 @@ def narrow() -> tuple[VAETransformer, pd.DataFrame]:
             "one": (np.arange(300) % 2).astype(float),
             "when": pd.Timestamp("2024-01-01") + hours,
             "town": rng.choice([*"abcde"], 300, p=[0.4, 0.4, 0.1, 0.06, 0.04]),
+            "grade": rng.integers(1, 5, 300),
+            "switch": rng.integers(0, 2, 300),
         }
     )
-    return VAETransformer(1, max_categories=3, **LINEAR).fit(frame), frame
+    kinds = {"grade": "ordinal", "switch": "categorical"}
+    model = VAETransformer(1, max_categories=3, likelihood=kinds, **LINEAR)
+    return model.fit(frame), frame
 
 
 @pytest.mark.parametrize(
@@ -317,6 +322,13 @@ def narrow() -> tuple[VAETransformer, pd.DataFrame]:
         ({"single": (False, True)}, r"'single'.*\[False, True\]"),
         ({"when": 19_730.5}, r"'when', a column of dates.*19730.5.*Timestamp"),
         ({"single": pd.Timestamp("2024-01-05")}, "'single', a column of numbers"),
+        ({"grade": True}, r"'grade'.*more than 0 and 1.*\[1, 2, 3, 4\].*\[True\]"),
+        ({"grade": (True, 3)}, r"'grade'.*got \[True\]. Give the level"),
+        ({"town": None}, r"'town' gives values, got \[None\].*missing.*Leave the col"),
+        ({"grade": [2, float("nan")]}, r"'grade' gives values, got \[nan\]"),
+        ({"single": (float("nan"), 1.0)}, r"got \[nan\].*None is the open end"),
+        ({"flag": pd.NA}, r"'flag' gives values, got \[<NA>\]"),
+        ({"when": {pd.NaT}}, r"'when' gives values, got \[NaT\]"),
     ],
     ids=str,
 )
@@ -342,6 +354,23 @@ def test_conditions_within_the_column_s_own_type_are_kept() -> None:
     assert rows["flag"].all()
     assert (rows["one"] == 1.0).all()
     assert set(rows["when"]) == {first, last}
+    # Whole numbers are levels by their value, and so are booleans of 0 and 1.
+    rows = model.sample(50, 0, conditions={"grade": 2.0, "switch": True})
+    assert (rows[["grade", "switch"]] == [2, 1]).all(axis=None)
+
+
+def test_single_tensors_and_arrays_are_the_numbers_they_hold() -> None:
+    model, _ = narrow()
+    for wrap in (torch.tensor, np.array):
+        for given, plain in (
+            (wrap(0.5), 0.5),
+            ([wrap(0.5), 0.25], [0.5, 0.25]),
+            (wrap([0.5, 0.25]), [0.5, 0.25]),
+            ((wrap(0.125), None), (0.125, None)),
+        ):
+            rows = model.sample(5, 0, conditions={"single": given})
+            expected = model.sample(5, 0, conditions={"single": plain})
+            pd.testing.assert_frame_equal(rows, expected)
 
 
 def test_a_set_of_frequent_and_infrequent_levels_keeps_their_shares() -> None:
