@@ -34,8 +34,9 @@ PCA, and tells how well and how fast each did. Takes well under a minute, needs 
 network and writes no file unless asked to."""
 DETECT = """\
 Fits an outlier detector to a CSV file and prints its least likely rows with the
-columns that make them so. Columns of text are categories, empty cells are missing. The
-delimiter (comma, semicolon, tab, bar) is recognised."""
+columns that make them so. Columns of text are categories, those of dates such as
+2024-01-31 or 2024-01-31 12:30 are days, empty cells are missing. The delimiter (comma,
+semicolon, tab, bar) is recognised."""
 SCORED = """\
 With --output the file's rows are written again, all of them in their order, with these
 columns behind them:

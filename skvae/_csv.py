@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import re
 from array import array
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ EMPTY = {"", "na", "n/a", "nan", "null", "none", "?"}
 """What an empty cell may hold, in lower case."""
 
 TRUTH = {"true": 1.0, "false": 0.0}
+ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d\S*)?")
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 # Rows by which the delimiter is recognised.
@@ -37,7 +39,11 @@ class _ColumnCells:
     values: array[float] = field(default_factory=lambda: array("d"))
     n_empty: int = 0
     n_text: int = 0
+    n_dates: int = 0
+    """Of those that hold text."""
     first_text: tuple[int, str] = (0, "")
+    first_word: tuple[int, str] = (0, "")
+    """The first text that is no date."""
 
     def take(self, cell: str, line: int, *, decimal_comma: bool) -> bool:
         """Add a cell, NaN where it is no number; True if its comma was a point."""
@@ -49,10 +55,18 @@ class _ColumnCells:
             if cell.lower() in EMPTY:
                 self.n_empty += 1
             else:
-                self.first_text = self.first_text if self.n_text else (line, cell)
-                self.n_text += 1
+                self._take_text(cell, line)
         self.values.append(number)
         return comma
+
+    def _take_text(self, cell: str, line: int) -> None:
+        if not self.n_text:
+            self.first_text = line, cell
+        if as_date(cell) is not None:
+            self.n_dates += 1
+        elif self.n_text == self.n_dates:
+            self.first_word = line, cell
+        self.n_text += 1
 
     @property
     def n_numbers(self) -> int:
@@ -62,6 +76,11 @@ class _ColumnCells:
     def is_text(self) -> bool:
         """Whether most of its cells are words."""
         return self.n_text > self.n_numbers
+
+    @property
+    def is_dated(self) -> bool:
+        """Whether most of its cells are dates."""
+        return 2 * self.n_dates > self.n_text + self.n_numbers
 
     def counts_rows(self) -> bool:
         """Whether the cells are the numbers of the rows, as an index written along."""
@@ -85,8 +104,8 @@ class CsvTable:
     names : tuple of str
         Of the columns that are used.
     values : ndarray of shape (n_rows, n_used)
-        Floats, NaN where a cell is empty; objects where some columns hold text, None
-        where such a cell is empty.
+        Floats, NaN where a cell is empty; objects where some columns hold text or
+        dates, None where such a cell is empty.
     lines : ndarray of int of shape (n_rows,)
         Line of the file that each row ends on, the first line being 1.
     left_out : dict of str to list of str
@@ -133,11 +152,12 @@ class CsvTable:
 
 
 def read_csv(path: Path, *, ignore: Sequence[str] = ()) -> CsvTable:
-    """Read a CSV file's columns of numbers and of text.
+    """Read a CSV file's columns of numbers, of dates and of text.
 
     The delimiter is recognised among comma, semicolon, tab and bar; in files with
-    another one than the comma, 3,14 is a number. A first row of numbers only is data,
-    unless it counts the columns.
+    another one than the comma, 3,14 is a number. Dates are those of ISO 8601, with or
+    without a time. A first row of numbers, or of numbers and dates, is data, unless it
+    counts the columns.
 
     Parameters
     ----------
@@ -151,7 +171,7 @@ def read_csv(path: Path, *, ignore: Sequence[str] = ()) -> CsvTable:
         Where the file can't be opened.
     TableError
         Where it holds no rows, rows of different lengths, or text in a column of
-        numbers.
+        numbers or dates.
     """
     with opened(path) as source:
         sample = [text for text in islice(source, _SEEN_ROWS) if text.strip()]
@@ -179,13 +199,16 @@ def read_csv(path: Path, *, ignore: Sequence[str] = ()) -> CsvTable:
     used, left_out = _sorted_out(path, columns, ignore)
     held = {place: np.frombuffer(columns[place].values) for place in used}
     worded = [place for place in used if columns[place].is_text]
-    cells = dict(held)
+    cells: dict[int, Any] = dict(held)
     if worded:
         with opened(path) as source:
             cells |= _texts(_rows(source, delimiter), worded, skip=has_header)
+    dated = [place for place in worded if columns[place].is_dated]
+    for place in dated:
+        cells[place][:] = [cell and as_date(cell) for cell in cells[place]]
     named = {place: columns[place].name for place in used}
     # Where each row has another text, it names the row.
-    for place in worded:
+    for place in sorted({*worded} - {*dated}):
         if len(set(cells[place])) == len(lines):
             left_out.setdefault("another text in each row", []).append(named.pop(place))
     if not named:
@@ -227,6 +250,18 @@ def as_number(cell: str) -> float | None:
         return TRUTH.get(cell.lower())
     # Python takes 1_000 for a number, and inf; a table of measurements does not.
     return number if np.isfinite(number) and "_" not in cell else None
+
+
+def as_date(cell: str) -> datetime.date | None:
+    """The date, or date and time, that a cell holds in ISO 8601; None if none."""
+    if not ISO_DATE.fullmatch(cell):
+        return None
+    try:
+        if len(cell) == len("2024-01-31"):
+            return datetime.date.fromisoformat(cell)
+        return datetime.datetime.fromisoformat(cell)
+    except ValueError:
+        return None
 
 
 @contextmanager
@@ -276,8 +311,9 @@ def _columns(first: list[str]) -> tuple[list[_ColumnCells], bool]:
         [*range(len(cells))],
         [*range(1, len(cells) + 1)],
     )
-    is_data = any(cells) and all(
-        number is not None or not cell for number, cell in zip(numbers, cells)
+    is_data = any(number is not None for number in numbers) and all(
+        number is not None or not cell or as_date(cell)
+        for number, cell in zip(numbers, cells)
     )
     has_header = counted or not is_data
     names = cells if has_header else [""] * len(cells)
@@ -307,13 +343,22 @@ def _sorted_out(
             used.append(place)
             continue
         left_out.setdefault(reason, []).append(column.name)
-    for column in (columns[place] for place in used):
-        if column.n_text and not column.is_text:
-            line, cell = column.first_text
-            raise TableError(
-                f"{path}, line {line}, column {column.name!r}: {cell!r} is not a "
-                f"number ({column.n_text} such in this column, {column.n_numbers} "
-                f"numbers). Correct or empty the cells, or leave the column out: "
-                f"--ignore {column.name!r}."
-            )
+    for place in used:
+        _check_alike(path, columns[place])
     return used, left_out
+
+
+def _check_alike(path: Path, column: _ColumnCells) -> None:
+    """Raise where a column of numbers or of dates holds some other cells."""
+    if column.is_dated and column.n_dates < column.n_text:
+        wanted, n_wanted, (line, cell) = "date", column.n_dates, column.first_word
+    elif column.n_text and not column.is_text:
+        wanted, n_wanted, (line, cell) = "number", column.n_numbers, column.first_text
+    else:
+        return
+    n_others = len(column.values) - column.n_empty - n_wanted
+    raise TableError(
+        f"{path}, line {line}, column {column.name!r}: {cell!r} is not a {wanted} "
+        f"({n_others} such in this column, {n_wanted} {wanted}s). Correct or empty the "
+        f"cells, or leave the column out: --ignore {column.name!r}."
+    )

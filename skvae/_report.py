@@ -31,7 +31,7 @@ def reasons(
     ----------
     names : sequence of str of length n_columns
     values : ndarray of shape (n_columns,)
-        Numbers or texts.
+        Numbers, texts or dates.
     contributions : ndarray of shape (n_columns,)
     most : int
         Columns to name; fewer where fewer lower the score.
@@ -53,7 +53,7 @@ def reasons(
 def _told(value: Any) -> str:
     if value is None or value != value:
         return "missing"
-    return value if isinstance(value, str) else f"{value:.6g}"
+    return f"{value:.6g}" if isinstance(value, int | float) else str(value)
 
 
 def paragraph(text: str, indent: int) -> str:
