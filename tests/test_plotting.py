@@ -16,9 +16,16 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 
-from skvae import VAEAnomalyDetector, VAETransformer, plotting
+from skvae import (
+    VAEAnomalyDetector,
+    VAEImputer,
+    VAESearchCV,
+    VAETransformer,
+    plotting,
+)
 from skvae.plotting import (
     ContributionDisplay,
     LatentDisplay,
@@ -116,6 +123,27 @@ def test_plot_draws_again(draw: Any, transformer: VAETransformer) -> None:
 def test_unfitted_estimator_is_refused(draw: Any) -> None:
     with pytest.raises(NotFittedError):
         draw(VAETransformer())
+
+
+@every_display
+def test_what_is_none_of_ours_is_refused(draw: Any) -> None:
+    search = VAESearchCV(VAETransformer(max_iter=1), {"n_components": [1]}, cv=2)
+    for other in (PCA().fit(TABLE), search.fit(TABLE)):
+        with pytest.raises(TypeError, match=f"draws a .*got {type(other).__name__}"):
+            draw(other)
+
+
+def test_displays_tell_which_estimators_they_draw(
+    transformer: VAETransformer,
+) -> None:
+    imputer = VAEImputer(max_iter=1, random_state=0).fit(TABLE)
+    with pytest.raises(TypeError, match="VAETransformer or VAEAnomalyDetector, got"):
+        LatentDisplay.from_estimator(imputer, TABLE)
+    for other in (imputer, transformer):
+        with pytest.raises(TypeError, match="draws a fitted VAEAnomalyDetector, got"):
+            VerdictDisplay.from_estimator(other, TABLE)
+    scores = ScoreDisplay.from_estimator(imputer, TABLE).scores
+    assert_allclose(scores, imputer.score_samples(TABLE))
 
 
 @every_display

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from skvae.plotting._display import Display, documented, score_name
+from skvae.estimators._arrays import to_host
+from skvae.plotting._display import Display, documented, floats, score_name
 from skvae.table.containers import Container
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class ContributionDisplay(Display):
 
         Parameters
         ----------
-        estimator : fitted VAEAnomalyDetector or VAETransformer
+        estimator : fitted VAEAnomalyDetector, VAETransformer or VAEImputer
         X : array-like of shape (n_samples, n_features)
         row : int or sequence of int, default=None
             Positions in X; None takes the row of the lowest score.
@@ -91,7 +92,8 @@ class ContributionDisplay(Display):
             Columns with a bar of their own; the others share one.
         {drawing}
         """
-        scores = np.asarray(estimator.score_samples(X), dtype=np.float64)
+        cls._check(estimator)
+        scores = floats(estimator.score_samples(X))
         rows = np.atleast_1d(scores.argmin() if row is None else np.asarray(row, int))
         outside = rows[(rows < -len(scores)) | (rows >= len(scores))]
         if len(outside):
@@ -99,10 +101,10 @@ class ContributionDisplay(Display):
                 f"row names positions in X, which has {len(scores)} rows, got "
                 f"{outside.tolist()}."
             )
-        cells = Container.read(X)
+        cells = Container.read(to_host(X))
         columns, word = range(cells.shape[1]), estimator._schema.word
         display = cls(
-            np.asarray(estimator.explain(X), dtype=np.float64)[rows],
+            floats(estimator.explain(X))[rows],
             [[word(cells, i, j) for j in columns] for i in rows.tolist()],
             names=[estimator._schema.label(j, quoted=False) for j in columns],
             rows=rows.tolist(),

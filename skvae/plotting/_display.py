@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
+import skvae
+from skvae.estimators._arrays import to_host
 from skvae.estimators._documentation import filled
 
 if TYPE_CHECKING:
@@ -14,9 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from skvae.estimators.anomaly import VAEAnomalyDetector
+    from skvae.estimators.imputer import VAEImputer
     from skvae.estimators.transformer import VAETransformer
 
-    Estimator: TypeAlias = VAETransformer | VAEAnomalyDetector
+    Estimator: TypeAlias = VAETransformer | VAEAnomalyDetector | VAEImputer
 
 SCORE_NAMES = {
     "log_likelihood": "log p(x), nats",
@@ -91,6 +94,23 @@ class Display:
     ax_: Axes
     figure_: Figure
 
+    # Whose fitted models it draws.
+    _drawn: ClassVar[tuple[str, ...]] = (
+        "VAETransformer",
+        "VAEAnomalyDetector",
+        "VAEImputer",
+    )
+
+    @classmethod
+    def _check(cls, estimator: Any) -> None:
+        """Raise where an estimator is none that it draws."""
+        if not isinstance(estimator, tuple(getattr(skvae, n) for n in cls._drawn)):
+            raise TypeError(
+                f"{cls.__name__} draws a fitted {' or '.join(cls._drawn)}, got "
+                f"{type(estimator).__name__}. Of a search pass its best_estimator_, of "
+                f"a Pipeline its last step."
+            )
+
     def _begin(self, ax: Axes | None, *, height: float = 4.2) -> Axes:
         """The axes given, or those of a new figure; remembered."""
         if ax is None:
@@ -112,9 +132,14 @@ def score_name(estimator: Estimator) -> str:
     return SCORE_NAMES[settled.get("anomaly_score", "log_likelihood")]
 
 
+def floats(values: Any) -> np.ndarray:
+    """Numbers of any array library as float64 on the host."""
+    return np.asarray(to_host(values), dtype=np.float64)
+
+
 def one_a_row(values: Any, n_rows: int, what: str) -> np.ndarray:
     """The values as an array of shape (n_rows,)."""
-    array = np.asarray(values)
+    array = np.asarray(to_host(values))
     if array.shape != (n_rows,):
         raise ValueError(
             f"{what} must hold one value for each row, shape ({n_rows},), got shape "

@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from skvae.plotting._display import Display, documented, low_end, one_a_row, score_name
+from skvae.plotting._display import (
+    Display,
+    documented,
+    floats,
+    low_end,
+    one_a_row,
+    score_name,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from skvae.plotting._display import Estimator
+    from skvae.estimators.anomaly import VAEAnomalyDetector
+    from skvae.estimators.transformer import VAETransformer
 
 # Up to so many different labels are colours with names; more are a scale.
 _MOST_LABELS = 10
@@ -47,6 +55,8 @@ class LatentDisplay(Display):
     (178, 2)
     """
 
+    _drawn = ("VAETransformer", "VAEAnomalyDetector")
+
     def __init__(
         self,
         codes: np.ndarray,
@@ -61,7 +71,7 @@ class LatentDisplay(Display):
     @classmethod
     def from_estimator(
         cls,
-        estimator: Estimator,
+        estimator: VAETransformer | VAEAnomalyDetector,
         X: Any,
         *,
         y: Any = None,
@@ -84,24 +94,28 @@ class LatentDisplay(Display):
 
         Raises
         ------
+        TypeError
+            For another estimator: the rows of a VAEImputer are tables, not codes.
         ValueError
             Where both labels and scores are given, or not one a row.
         """
+        cls._check(estimator)
         if y is not None and scores is not None:
             raise ValueError(
                 "Codes are coloured by y or by scores, got both. Drop one of them."
             )
-        codes = np.asarray(estimator.posterior(X)[0], dtype=np.float64)
+        codes = floats(estimator.posterior(X)[0])
+        carried = floats(estimator.kl_per_component_)
         names = [
             f"component {j}  (KL {nats:.2g} nats)"
-            for j, nats in enumerate(estimator.kl_per_component_)
+            for j, nats in enumerate(carried.tolist())
         ]
-        first = np.argsort(-estimator.kl_per_component_, kind="stable")[:2].tolist()
+        first = np.argsort(-carried, kind="stable")[:2].tolist()
         colours, meaning = (y, "label") if y is not None else (scores, "score")
         if colours is None:
             colours, meaning = estimator.score_samples(X), score_name(estimator)
         if len(first) == 1:
-            codes = np.column_stack([codes[:, 0], estimator.score_samples(X)])
+            codes = np.column_stack([codes[:, 0], floats(estimator.score_samples(X))])
             names, first = [names[0], score_name(estimator)], [0, 1]
         display = cls(
             codes[:, first],

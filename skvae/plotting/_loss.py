@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skvae.plotting._display import Display, documented
+from skvae.plotting._display import Display, documented, floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ class LossDisplay(Display):
 
         Parameters
         ----------
-        estimator : fitted VAETransformer or VAEAnomalyDetector
+        estimator : fitted VAETransformer, VAEAnomalyDetector or VAEImputer
         {drawing}
 
         Raises
@@ -59,14 +59,15 @@ class LossDisplay(Display):
         ValueError
             Where nothing was trained: the linear model has a closed form.
         """
+        cls._check(estimator)
         check_is_fitted(estimator)
-        loss = np.asarray(estimator.loss_curve_, dtype=np.float64)
+        loss = floats(estimator.loss_curve_)
         if not len(loss):
             raise ValueError(
                 "A training curve needs at least one pass, but loss_curve_ is empty: "
                 "this model is linear and has a closed form."
             )
-        held_out = -np.asarray(estimator.validation_scores_, dtype=np.float64)
+        held_out = -floats(estimator.validation_scores_)
         return cls(loss, held_out).plot(ax=ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:

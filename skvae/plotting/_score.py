@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from skvae.plotting._display import Display, documented, low_end, one_a_row, score_name
+from skvae.plotting._display import (
+    Display,
+    documented,
+    floats,
+    low_end,
+    one_a_row,
+    score_name,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,14 +75,15 @@ class ScoreDisplay(Display):
 
         Parameters
         ----------
-        estimator : fitted VAEAnomalyDetector or VAETransformer
+        estimator : fitted VAEAnomalyDetector, VAETransformer or VAEImputer
             The latter has no threshold.
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
             Labels, one colour each.
         {drawing}
         """
-        scores = np.asarray(estimator.score_samples(X), dtype=np.float64)
+        cls._check(estimator)
+        scores = floats(estimator.score_samples(X))
         display = cls(
             scores,
             offset=getattr(estimator, "offset_", None),

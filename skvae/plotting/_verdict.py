@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.utils import _safe_indexing
 
-from skvae.plotting._display import Display, documented
+from skvae.estimators._arrays import to_host
+from skvae.plotting._display import Display, documented, floats
 from skvae.table.containers import Container
 from skvae.table.raw import RawTable
 
@@ -54,6 +55,8 @@ class VerdictDisplay(Display):
     (12,)
     """
 
+    _drawn = ("VAEAnomalyDetector",)
+
     def __init__(
         self,
         values: np.ndarray,
@@ -95,7 +98,8 @@ class VerdictDisplay(Display):
         ValueError
             Where X has no such row.
         """
-        scores = np.asarray(estimator.score_samples(X), dtype=np.float64)
+        cls._check(estimator)
+        scores = floats(estimator.score_samples(X))
         place = int(scores.argmin()) if row is None else row
         if not -len(scores) <= place < len(scores):
             raise ValueError(
@@ -104,8 +108,9 @@ class VerdictDisplay(Display):
         place %= len(scores)
         one = _safe_indexing(X, [place])
         told = estimator.explain(one, expected=True)
-        seen, *points = map(Container.read, (one, told.expected, told.low, told.high))
-        own = np.argsort(np.asarray(told.contributions)[0], kind="stable")
+        tables = map(to_host, (one, told.expected, told.low, told.high))
+        seen, *points = map(Container.read, tables)
+        own = np.argsort(floats(told.contributions)[0], kind="stable")
         own = own[:max_columns]
         numbers = [_numbers(table, points[0]) for table in (seen, *points)]
         name = partial(estimator._schema.label, quoted=False)
