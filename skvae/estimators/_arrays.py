@@ -113,11 +113,17 @@ def to_host(value: Any) -> Any:
     Raises
     ------
     TypeError
-        For an array on another device than the CPU where scikit-learn does not
-        dispatch by array library.
+        For numbers of a data type that NumPy lacks; for an array on another device than
+        the CPU where scikit-learn does not dispatch by array library.
     """
     if not _is_foreign(value):
         return value
+    dtype = getattr(value, "dtype", None)
+    if "bfloat16" in str(dtype):
+        raise TypeError(
+            f"Arrays are of a data type that NumPy has, got {type(value).__name__} of "
+            f"{dtype}. Convert it to float32; of torch, with its method float()."
+        )
     if get_config()["array_api_dispatch"]:
         return _as_numpy(value)
     try:

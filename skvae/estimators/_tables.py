@@ -61,7 +61,9 @@ def read_table(
         checks["dtype"] = None
         return RawTable(validate_data(estimator, X, reset=reset, **checks))
     if not is_frame(X):
-        dtype = getattr(X, "dtype", None) or np.asarray(X).dtype
+        # Series of polars have a data type of their own.
+        typed = hasattr(getattr(X, "dtype", None), "kind")
+        dtype = X.dtype if typed else np.asarray(X).dtype
         if dtype.kind not in "OUSTM":
             accepted = _SPARSE if get_tags(estimator).input_tags.sparse else False
             table = validate_data(

@@ -42,7 +42,12 @@ def _frame_of(X: Any) -> nw.DataFrame[Any] | None:
         _check_names(list(X.columns))
     elif nw.dependencies.is_pyarrow_table(X):
         _check_names(X.column_names)
-    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    frame = nw.from_native(X, pass_through=True)
+    if isinstance(frame, nw.LazyFrame):
+        raise TypeError(
+            f"A table is a frame in memory, got a lazy one, {type(X).__name__} of "
+            f"{type(X).__module__}. Collect it first: X.collect(), of dask X.compute()."
+        )
     return frame if isinstance(frame, nw.DataFrame) else None
 
 
@@ -110,7 +115,7 @@ class Container:
             When columns of a frame share a name, or hold what is neither number,
             text, boolean, category nor date.
         TypeError
-            When a cell of Python objects is none of these.
+            When a cell of Python objects is none of these, or a frame is a lazy one.
         """
         frame = _frame_of(X)
         if frame is None:

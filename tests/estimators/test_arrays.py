@@ -406,3 +406,11 @@ def test_without_dispatch_a_device_that_numpy_cannot_read_is_refused() -> None:
     vae = fitted(VAETransformer, table())
     with pytest.raises(TypeError, match=r"SCIPY_ARRAY_API=1"):
         vae.transform(elsewhere)
+
+
+def test_a_data_type_that_numpy_lacks_is_told() -> None:
+    vae = fitted(VAETransformer, table())
+    narrow = torch.tensor(table(), dtype=torch.bfloat16)
+    for ask in (vae.transform, vae.fit):
+        with pytest.raises(TypeError, match=r"got Tensor of torch.bfloat16.*float\(\)"):
+            ask(narrow)

@@ -219,3 +219,9 @@ def test_restored_values_are_not_shared(library: str) -> None:
     back = Container.of(FRAMES[library](DATA)).restore(values)
     values[:] = 9.0
     assert as_lists(back)[2] == [1.0, 1.0, 1.0]
+
+
+def test_a_lazy_frame_is_no_table() -> None:
+    lazy = pl.DataFrame({"a": [1.0]}).lazy()
+    with pytest.raises(TypeError, match=r"got a lazy one, LazyFrame .*X\.collect\(\)"):
+        Container.of(lazy)
