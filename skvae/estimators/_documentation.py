@@ -189,12 +189,23 @@ _WORDS = {
 }
 
 
+_MEMBERS = """\
+max_samples : int, float or "auto", default="auto"
+    Rows that each member learns from, drawn for each its own: an int is their number,
+    at most all, a float their share. So 1 is a single row, and 1.0 is all, as "auto"
+    is. Scaling and a linear start are those of all rows.
+bootstrap : bool, default=False
+    Whether they are drawn with replacement.
+"""
+
+
 def documented(words: str) -> Callable[[T], T]:
-    """Put the shared documentation in place of "{parameters}" and "{attributes}"."""
+    """Put the shared documentation in place of its "{marks}"."""
 
     def decorate(cls: T) -> T:
         parameters = _DOCS.format(**_WORDS[words])
         texts = {"parameters": parameters, "attributes": _ATTRIBUTES}
+        texts["members"] = _MEMBERS
         cls.__doc__ = filled(cls.__doc__, texts)
         return cls
 

@@ -87,12 +87,7 @@ class VAEAnomalyDetector(OutlierMixin, Codes, Verdicts):
         Independently trained models whose scores are put together: as "log_likelihood",
         and in `score`, the log of the mean of their densities, else the mean of their
         scores. "auto" is 4, for novelties 1.
-    max_samples : int, float or "auto", default="auto"
-        Rows that each member learns from, drawn for each its own: their number (at most
-        all), or their share. "auto" is all. Scaling and a linear start are those of all
-        rows.
-    bootstrap : bool, default=False
-        Whether they are drawn with replacement.
+    {members}
     anomaly_score : str, default="auto"
         What `score_samples` gives: "code_likelihood" (log density of the cells at the
         code), "aggregate" (the same, less 0.3 times how improbable the code is under

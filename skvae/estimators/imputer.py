@@ -52,15 +52,10 @@ class VAEImputer(TransformerMixin, BaseVAE):
     n_estimators : int, default=3
         Independently trained models. A missing cell gets its mean under all of them,
         each with a weight that grows with the density it gives the observed cells.
-    max_samples : int, float or "auto", default="auto"
-        Rows that each member learns from, drawn for each its own: their number (at most
-        all), or their share. "auto" is all. Scaling and a linear start are those of all
-        rows.
-    bootstrap : bool, default=False
-        Whether they are drawn with replacement.
+    {members}
     add_indicator : bool, default=False
-        Whether to append a column of 0 and 1 for each column with missing cells in
-        `fit`: 1 where the cell was missing.
+        Whether to append a column for each column with missing cells in `fit`, which
+        tells where cells were missing: of booleans in a frame, of 0 and 1 in an array.
     {parameters}
 
     Attributes
