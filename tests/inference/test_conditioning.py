@@ -13,32 +13,21 @@ from skvae.inference.generation import Conditions, sample_given
 from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian
 from skvae.model.priors import FullNormal
+from tests.linear_models import covariance_of, model_of
 
 LINEAR = LinearGaussian(
     np.array([3.0, 0.0, -1.0, 2.0]),
     np.array([[1.0, 1.0], [1.0, -1.0], [2.0, 0.5], [1.0, -1.0]]),
     np.ones(4),
 )
-DENSE = LINEAR.loadings @ LINEAR.loadings.T + np.diag(LINEAR.noise_variance)
+DENSE = covariance_of(LINEAR)
 D, N = 4, 4000
 MIXED = ("gaussian", "bernoulli", "categorical", "poisson")
 LEVELS = ((), (), (0.4, 0.3, 0.2, 0.1), ())
 
 
 def linear_model(members: int = 1) -> LatentModel:
-    model = LatentModel.build(
-        kinds=("gaussian",) * D,
-        variance_floor=np.full(D, 1e-6),
-        n_components=2,
-        hidden=(),
-        activation="silu",
-        n_free_scales=D,
-        n_members=members,
-    )
-    model.params["decoder.path"][:] = torch.as_tensor(LINEAR.loadings.T)
-    model.params["decoder.bias"][..., :D] = torch.as_tensor(LINEAR.mean)
-    model.set_noise(LINEAR.noise_variance)
-    return model
+    return model_of(LINEAR, members)
 
 
 def mixed_model() -> LatentModel:

@@ -21,6 +21,7 @@ from skvae.inference.scoring import draw_bank
 from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian
 from skvae.table.raw import RawTable
+from tests.linear_models import covariance_of, model_of
 
 D, K, N = 5, 2, 40
 RNG = np.random.default_rng(0)
@@ -34,16 +35,7 @@ BANK = draw_bank(1024, K, 0)
 
 
 def model() -> LatentModel:
-    built = LatentModel.build(
-        kinds=("gaussian",) * D,
-        variance_floor=np.full(D, 1e-6),
-        n_components=K,
-        hidden=(),
-        activation="silu",
-        n_free_scales=D,
-    )
-    built.start_linear(LINEAR)
-    return built
+    return model_of(LINEAR)
 
 
 def donors(mark: np.ndarray | None = None, times: int = 1) -> Donors:
@@ -67,7 +59,7 @@ def rows() -> np.ndarray:
 def by_hand(row: np.ndarray, share: np.ndarray = SHARE) -> np.ndarray:
     """Mean of the missing cells under half a Gaussian and half the codes."""
     o, m = ~np.isnan(row), np.isnan(row)
-    dense = LINEAR.loadings @ LINEAR.loadings.T + np.diag(LINEAR.noise_variance)
+    dense = covariance_of(LINEAR)
     places = LINEAR.mean + CODES @ LINEAR.loadings.T
     away = row[o] - LINEAR.mean[o]
     gaussian = dense[np.ix_(m, o)] @ np.linalg.solve(dense[np.ix_(o, o)], away)

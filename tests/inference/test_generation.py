@@ -12,6 +12,7 @@ from skvae.inference.generation import decode_codes, sample_rows
 from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian
 from skvae.model.priors import FullNormal
+from tests.linear_models import covariance_of, model_of
 
 D, K, N = 4, 2, 6000
 
@@ -22,22 +23,8 @@ def linear_gaussian() -> LinearGaussian:
     return LinearGaussian(np.array([3.0, 0.0, -1.0, 2.0]), loadings, np.ones(D))
 
 
-def dense(linear: LinearGaussian) -> np.ndarray:
-    return linear.loadings @ linear.loadings.T + np.diag(linear.noise_variance)
-
-
 def linear_model(members: int = 1) -> LatentModel:
-    model = LatentModel.build(
-        kinds=("gaussian",) * D,
-        variance_floor=np.full(D, 1e-6),
-        n_components=K,
-        hidden=(),
-        activation="silu",
-        n_free_scales=D,
-        n_members=members,
-    )
-    model.start_linear(linear_gaussian())
-    return model
+    return model_of(linear_gaussian(), members)
 
 
 def assert_drawn_from(
@@ -57,7 +44,7 @@ def test_rows_are_drawn_from_the_models_distribution() -> None:
     linear = linear_gaussian()
     rows = sample_rows(linear_model(), N, 0)
     assert rows.shape == (N, D)
-    assert_drawn_from(rows, linear.mean, dense(linear))
+    assert_drawn_from(rows, linear.mean, covariance_of(linear))
 
 
 def test_rows_are_independent() -> None:
@@ -87,7 +74,9 @@ def test_each_member_draws_its_share_of_the_rows() -> None:
     rows = sample_rows(model, N, 0)
     member = np.rint(rows.mean(1) / 1000.0).astype(int)
     assert stats.chisquare(np.bincount(member, minlength=3)).pvalue > 1e-3
-    assert_drawn_from(rows - 1000.0 * member[:, None], linear.mean, dense(linear))
+    assert_drawn_from(
+        rows - 1000.0 * member[:, None], linear.mean, covariance_of(linear)
+    )
 
 
 def test_binary_columns_are_drawn_with_the_mean_probability() -> None:

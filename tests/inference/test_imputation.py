@@ -18,6 +18,7 @@ from skvae.inference.scoring import draw_bank, read_weighted
 from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian, factor_analysis
 from skvae.model.priors import FullNormal
+from tests.linear_models import covariance_of, model_of
 
 D, K = 6, 2
 
@@ -34,16 +35,7 @@ def linear_gaussian() -> LinearGaussian:
 
 
 def linear_model() -> LatentModel:
-    model = LatentModel.build(
-        kinds=("gaussian",) * D,
-        variance_floor=np.full(D, 1e-6),
-        n_components=K,
-        hidden=(),
-        activation="silu",
-        n_free_scales=D,
-    )
-    model.start_linear(linear_gaussian())
-    return model
+    return model_of(linear_gaussian())
 
 
 def holed(share: float = 0.3, n: int = 40) -> np.ndarray:
@@ -58,7 +50,7 @@ def conditional(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of the missing cells given the others."""
     linear = linear or linear_gaussian()
-    dense = linear.loadings @ linear.loadings.T + np.diag(linear.noise_variance)
+    dense = covariance_of(linear)
     o, m = ~np.isnan(row), np.isnan(row)
     gain = np.linalg.solve(dense[np.ix_(o, o)], dense[np.ix_(o, m)]).T
     mean = linear.mean[m] + gain @ (row[o] - linear.mean[o])
@@ -170,21 +162,11 @@ def test_draws_of_many_components_do_not_understate_the_spread() -> None:
     X = rng.normal(size=(300, k)) @ rng.normal(size=(k, d))
     X += 0.7 * rng.normal(size=X.shape)
     linear = factor_analysis(X.mean(0), np.cov(X.T), k, floor=0.2)
-    model = LatentModel.build(
-        kinds=("gaussian",) * d,
-        variance_floor=np.full(d, 1e-6),
-        n_components=k,
-        hidden=(),
-        activation="silu",
-        n_free_scales=d,
-    )
-    model.start_linear(linear)
+    model = model_of(linear)
     missing = rng.random((20, d)) < 0.6
     rows = np.where(missing, np.nan, X[:20])
     draws = conditional_draws(model, rows, draw_bank(64, k, 0), 400, seed=1)
-    precision = np.linalg.inv(
-        linear.loadings @ linear.loadings.T + np.diag(linear.noise_variance)
-    )
+    precision = np.linalg.inv(covariance_of(linear))
     ratios = []
     for i, holes in enumerate(missing):
         # of a Gaussian, the inverse of the precision's own block

@@ -12,6 +12,7 @@ from skvae.inference.intervals import _root, predictive_interval
 from skvae.inference.scoring import draw_bank
 from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian
+from tests.linear_models import covariance_of, model_of
 
 LINEAR = LinearGaussian(
     np.array([3.0, 0.0, -1.0, 2.0]),
@@ -23,19 +24,7 @@ LEVELS = ((), (0.5, 0.3, 0.2), (0.2, 0.5, 0.3), (), ())
 
 
 def linear_model() -> LatentModel:
-    model = LatentModel.build(
-        kinds=("gaussian",) * 4,
-        variance_floor=np.full(4, 1e-6),
-        n_components=2,
-        hidden=(),
-        activation="silu",
-        n_free_scales=4,
-    )
-    flat = torch.as_tensor
-    model.params["decoder.path"][:] = flat(LINEAR.loadings.T)
-    model.params["decoder.bias"][..., :4] = flat(LINEAR.mean)
-    model.set_noise(LINEAR.noise_variance)
-    return model
+    return model_of(LINEAR)
 
 
 def discrete_model() -> LatentModel:
@@ -67,7 +56,7 @@ def test_missing_cells_have_the_quantiles_of_gaussian_conditioning(
 ) -> None:
     X = rows()
     low, high = predictive_interval(linear_model(), X, draw_bank(2048, 2, 0), coverage)
-    dense = LINEAR.loadings @ LINEAR.loadings.T + np.diag(LINEAR.noise_variance)
+    dense = covariance_of(LINEAR)
     for row, below, above in zip(X, low, high, strict=True):
         o, m = ~np.isnan(row), np.isnan(row)
         gain = np.linalg.solve(dense[np.ix_(o, o)], dense[np.ix_(o, m)]).T

@@ -23,6 +23,7 @@ from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian, factor_analysis
 from skvae.model.priors import FullNormal, Prior, StandardNormal
 from skvae.model.terms import Terms
+from tests.linear_models import covariance_of, model_of
 
 D, K = 6, 2
 MIXED = (
@@ -56,16 +57,7 @@ def linear_gaussian() -> LinearGaussian:
 
 
 def linear_model() -> LatentModel:
-    model = LatentModel.build(
-        kinds=("gaussian",) * D,
-        variance_floor=np.full(D, 1e-6),
-        n_components=K,
-        hidden=(),
-        activation="silu",
-        n_free_scales=D,
-    )
-    model.start_linear(linear_gaussian())
-    return model
+    return model_of(linear_gaussian())
 
 
 def full_normal() -> FullNormal:
@@ -361,7 +353,7 @@ def test_prior_that_is_no_gaussian_is_proposed_by_one_and_weighed_by_itself() ->
     score = score_rows(model, X, bank, SCORES["log_likelihood"])
     assert (score_rows(model, X, bank, bound) < score + 1e-3).all()
     filled = conditional_mean(model, X, bank)
-    dense = linear.loadings @ linear.loadings.T + np.diag(linear.noise_variance)
+    dense = covariance_of(linear)
     for row, own, cells in zip(X, score, filled, strict=True):
         o, m = ~np.isnan(row), np.isnan(row)
         gain = np.linalg.solve(dense[np.ix_(o, o)], dense[np.ix_(o, m)]).T

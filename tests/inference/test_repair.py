@@ -9,8 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from skvae.inference.repair import Judge, mend, points_of_cells
 from skvae.inference.scoring import draw_bank
-from skvae.model.latent import LatentModel
 from skvae.model.linear import factor_analysis
+from tests.linear_models import covariance_of, model_of
 
 D, K = 4, 2
 
@@ -20,21 +20,13 @@ def test_expected_cells_are_those_of_the_gaussian() -> None:
     X = rng.normal(size=(500, K)) @ rng.normal(size=(K, D))
     X += 0.5 * rng.normal(size=X.shape)
     start = factor_analysis(X.mean(0), np.cov(X.T), K, floor=0.01)
-    model = LatentModel.build(
-        kinds=("gaussian",) * D,
-        variance_floor=np.full(D, 1e-6),
-        n_components=K,
-        hidden=(),
-        activation="silu",
-        n_free_scales=D,
-    )
-    model.start_linear(start)
+    model = model_of(start)
     wanted = np.ones((20, D), dtype=bool)
     wanted[::2, 1] = False
     low, middle, high = points_of_cells(model, X[:20], draw_bank(64, K, 0), wanted)
     assert_array_equal(np.isnan(middle), ~wanted)
     # x_j given the others: the precision matrix tells mean and variance
-    covariance = start.loadings @ start.loadings.T + np.diag(start.noise_variance)
+    covariance = covariance_of(start)
     precision = np.linalg.inv(covariance)
     scale = 1.0 / np.diag(precision)
     mean = X[:20] - (X[:20] - start.mean) @ precision * scale

@@ -22,6 +22,7 @@ from skvae.inference.scoring import (
 from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian, factor_analysis
 from skvae.model.priors import FullNormal
+from tests.linear_models import covariance_of
 
 D, K = 5, 2
 KINDS = ("gaussian",) * 3 + ("bernoulli",) * 2
@@ -126,7 +127,7 @@ def test_bank_errs_less_than_independent_draws() -> None:
 def test_log_likelihood_of_a_linear_model_is_exact() -> None:
     X, linear = gaussian_table(), linear_gaussian()
     mine = score_rows(linear_model(), X, draw_bank(2, K, 0), SCORES["log_likelihood"])
-    dense = linear.loadings @ linear.loadings.T + np.diag(linear.noise_variance)
+    dense = covariance_of(linear)
     theirs = stats.multivariate_normal(linear.mean, dense).logpdf(X)
     np.testing.assert_allclose(mine, theirs, rtol=1e-9)
 
