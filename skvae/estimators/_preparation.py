@@ -186,8 +186,9 @@ class Preparation(Questions, BaseEstimator):
         )
         if not len(schema.active):
             raise ValueError(
-                f"At least one column must vary, but all {len(schema.columns)} are "
-                f"constant. Check X."
+                f"At least one column must vary by more than the rounding of "
+                f"{raw.dtype}, but all {len(schema.columns)} are constant. Check X; of "
+                f"numbers far from 0, subtract the mean in float64."
             )
         return schema
 

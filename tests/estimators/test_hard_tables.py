@@ -215,6 +215,13 @@ def test_copies_and_sums_are_named(cls: type[Estimator]) -> None:
     assert {warning.filename for warning in caught} == {__file__}
 
 
+def test_columns_that_vary_within_rounding_are_told_of() -> None:
+    X = 1e6 + 0.1 * plain()  # float32 tells these numbers to 0.06
+    VAETransformer(1, max_iter=1).fit(X)
+    with pytest.raises(ValueError, match=r"rounding of float32.*subtract the mean"):
+        VAETransformer(1, max_iter=1).fit(X.astype(np.float32))
+
+
 def test_unrelated_columns_are_told_of() -> None:
     X = np.random.default_rng(0).normal(size=(300, 4))
     with pytest.warns(ConvergenceWarning, match="posterior collapsed.*beta=50"):
