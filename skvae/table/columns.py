@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from skvae.table.kinds import KINDS
 from skvae.table.levels import Grouping, order_levels
 from skvae.table.statistics import Statistics
 
-__all__ = ["Column", "learn_columns"]
+__all__ = ["Column", "in_character", "learn_columns"]
+
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,17 @@ class Column:
             whole=self.whole and bool(statistics.whole[j]),
             per_day=max(self.per_day, statistics.per_day.get(j, 0)),
         )
+
+
+def in_character(x: Array, columns: Sequence[Column], *, drawn: bool) -> Array:
+    """Round dates and drawn whole numbers, and keep bounds that were never left.
+
+    ``x`` is (n, n_columns).
+    """
+    per_unit = np.array([c.per_unit if drawn else c.per_day for c in columns])
+    grid = np.maximum(per_unit, 1)
+    rounded = np.where(per_unit > 0, np.rint(x * grid) / grid, x)
+    return np.clip(rounded, [c.floor for c in columns], [c.ceiling for c in columns])
 
 
 def learn_columns(

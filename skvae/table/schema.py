@@ -20,28 +20,18 @@ from skvae.table.asked import (
     requested_kinds,
     resolve_kinds,
 )
-from skvae.table.columns import Column, learn_columns
-from skvae.table.kinds import (
-    KINDS,
-    SCALINGS,
-)
+from skvae.table.columns import Column, in_character, learn_columns
+from skvae.table.kinds import KINDS, SCALINGS
 from skvae.table.layout import Layout, frozen
-from skvae.table.levels import Grouping, distinct
+from skvae.table.levels import Grouping
 from skvae.table.masses import unseen_log_mass
 from skvae.table.raw import RawTable, TableLike, as_floats
 from skvae.table.statistics import Statistics
+from skvae.table.words import check_numbers, check_width, unknown_levels, word
 
 __all__ = ["Column", "Schema"]
 
 Array = npt.NDArray[np.float64]
-
-SHOWN_LEVELS = 3
-"""Unknown levels of a column that a warning names."""
-
-
-_DAY_SECONDS = 86_400
-# Days that a date of seconds holds by far.
-_FARTHEST_DAY = 1e8
 
 
 @dataclass(frozen=True)
@@ -278,18 +268,7 @@ class Schema:
 
     def word(self, raw: RawTable, row: int, j: int) -> str:
         """Return one cell of a table as a reader would write it."""
-        if j in raw.text:
-            label = raw.text[j][row]
-            return "missing" if label is None else str(label)
-        number = float(raw.column(j)[row])
-        if np.isnan(number):
-            return "missing"
-        ticks = self.columns[j].per_day
-        if ticks and abs(number) < _FARTHEST_DAY:
-            moment = np.datetime64(round(number * _DAY_SECONDS), "s")
-            day = moment.astype("M8[D]")
-            return str(day if ticks == 1 else moment).replace("T", " ")
-        return f"{number:.0f}" if 1e4 <= abs(number) < 1e15 else f"{number:.4g}"
+        return word(raw, row, j, self.columns[j])
 
     # -- there and back ----------------------------------------------------------
 
@@ -330,19 +309,7 @@ class Schema:
             Whether to name what differs from a constant text too.
         """
         raw = self._checked(X)
-        books = {own.position: own.book.code_of for own in self._layout.levels}
-        if constants:
-            books |= {j: {level: 0} for j, level in self._layout.text_constants}
-        told = []
-        for j, book in books.items():
-            known = {None, *book, *self.columns[j].unlearned}
-            new = [x for x in distinct(raw.column(j)) if x not in known]
-            if new:
-                shown = ", ".join(map(repr, new[:SHOWN_LEVELS]))
-                more = len(new) - SHOWN_LEVELS
-                shown += f" and {more} more" if more > 0 else ""
-                told.append(f"{self.label(j)}: {shown}")
-        return "; ".join(told)
+        return unknown_levels(raw, self.columns, self._layout, constants=constants)
 
     def decode(
         self, coded: npt.ArrayLike, *, source: np.random.Generator | None = None
@@ -365,14 +332,15 @@ class Schema:
         microseconds in which all observed ones of their column were whole.
         """
         values = np.asarray(coded)
-        _check_width(values.shape, len(self.active), "A coded table")
+        check_width(values.shape, len(self.active), "A coded table")
         numbers = np.tile(self._layout.centre, (len(values), 1))
         text: dict[int, npt.NDArray[np.object_]] = {}
+        drawn = source is not None
         for group in self._layout.groups:
             y = as_floats(values[:, group.coded_place])
             x = group.coding.decode(y, group.centre, group.scale)
-            drawn = source is not None
-            numbers[:, group.place] = self._in_character(x, group.positions, drawn)
+            columns = [self.columns[j] for j in group.positions]
+            numbers[:, group.place] = in_character(x, columns, drawn=drawn)
         for own in self._layout.levels:
             cells = own.book.decode(as_floats(values[:, own.coded]), source)
             if own.is_text:
@@ -397,8 +365,8 @@ class Schema:
             own = group.coding.log_jacobian(x, group.centre, group.scale)
             result[:, group.coded_place] = np.where(np.isnan(x), 0.0, own)
         for levels in self._layout.levels:
-            own = levels.book.log_share(raw.column(levels.position))
-            result[:, levels.coded] = own
+            cells = raw.column(levels.position)
+            result[:, levels.coded] = levels.book.log_share(cells)
         return result
 
     def unseen_log_mass(self, X: TableLike) -> Array:
@@ -420,36 +388,11 @@ class Schema:
     def _checked(self, X: TableLike) -> RawTable:
         """Return a table as cells, once its width and its text are checked."""
         shape = X.shape if hasattr(X, "shape") else np.shape(X)
-        _check_width(shape, len(self.columns), "A table")
+        check_width(shape, len(self.columns), "A table")
         raw = RawTable.of(X)
-        for j, labels in raw.text.items():
-            column = self.columns[j]
-            if not KINDS[column.kind].has_levels and not column.is_text:
-                cell = next((x for x in labels if isinstance(x, str)), None)
-                if cell is not None:
-                    raise ValueError(
-                        f"A column that held numbers in fit holds numbers, but "
-                        f"{self.label(j)} holds text such as {cell!r}; correct these "
-                        "cells or make them missing."
-                    )
+        check_numbers(raw, self.columns)
         return raw
-
-    def _in_character(self, x: Array, at: npt.NDArray[np.intp], drawn: bool) -> Array:
-        """Round dates and drawn whole numbers, and keep bounds that were never left."""
-        own = [self.columns[j] for j in at]
-        per_unit = np.array([c.per_unit if drawn else c.per_day for c in own])
-        grid = np.maximum(per_unit, 1)
-        rounded = np.where(per_unit > 0, np.rint(x * grid) / grid, x)
-        return np.clip(rounded, [c.floor for c in own], [c.ceiling for c in own])
 
     @cached_property
     def _layout(self) -> Layout:
         return Layout(self.columns)
-
-
-def _check_width(shape: tuple[int, ...], width: int, what: str) -> None:
-    if len(shape) != 2 or shape[1] != width:
-        raise ValueError(
-            f"{what} of this schema has {width} columns, shape (n, {width}), "
-            f"got shape {tuple(shape)}."
-        )
