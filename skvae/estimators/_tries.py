@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
@@ -25,6 +26,9 @@ from skvae.training.stack import Job, fit_together
 
 # Shares of the passes after which halving drops the worse half of the candidates.
 _RUNGS = (0.0625, 0.125, 0.25, 0.5)
+
+# Cells of a sparse table's folds, dense, that a stack may hold at once.
+_MOST_CELLS = 2**28
 
 # Positions of the rows that a fold trains on, and of those that it tests on.
 Split: TypeAlias = tuple[np.ndarray, np.ndarray]
@@ -153,9 +157,16 @@ def candidate_of(estimator: Any, params: dict[str, Any]) -> Any:
 
 
 def unstackable(
-    estimator: Any, candidates: Sequence[dict[str, Any]], fit_params: dict[str, Any]
+    estimator: Any,
+    candidates: Sequence[dict[str, Any]],
+    fit_params: dict[str, Any],
+    X: Any,
+    n_splits: int,
 ) -> str | None:
     """The first thing that has no place in a stack of fits; None: all have.
+
+    In a stack the rows of all folds are there at once, and dense: one fit alone takes
+    those of a sparse table batch by batch.
 
     Raises
     ------
@@ -168,6 +179,9 @@ def unstackable(
     for given in fit_params:
         if given not in (name, "groups"):
             return f"fit's {given}"
+    n_cells = n_splits * np.prod(X.shape, dtype=float) if issparse(X) else 0.0
+    if n_cells > _MOST_CELLS:
+        return f"a sparse table whose folds have {n_cells:.1e} cells"
     for params in candidates:
         last = last_step(candidate_of(estimator, params))
         if not isinstance(last, BaseVAE):

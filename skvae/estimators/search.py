@@ -49,8 +49,8 @@ class VAESearchCV(BaseSearchCV):
     Fits that differ in `n_components`, `beta`, `learning_rate_init`, `alpha`,
     `l1_ratio`, `random_state` and rows share a stack. Any other parameter may be
     searched too: its values train in stacks of their own. What has no place in a stack
-    (`max_time`, callbacks, `X_val`) makes the search fit one by one, with a warning
-    that names it.
+    (`max_time`, callbacks, `X_val`, a sparse table whose folds would be too large as
+    dense ones) makes the search fit one by one, with a warning that names it.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ class VAESearchCV(BaseSearchCV):
                 f"param_grid_or_distributions and cv."
             )
         data = Data(X, y, routed.estimator.fit)
-        cause = unstackable(self.estimator, candidates, params)
+        cause = unstackable(self.estimator, candidates, params, X, len(splits))
         if cause is None:
             results, simplicity = self._side_by_side(candidates, splits, data.on_host)
         else:

@@ -9,8 +9,8 @@ import pytest
 from scipy import sparse
 from sklearn.base import clone
 
-from skvae import VAEAnomalyDetector, VAEImputer, VAETransformer
-from skvae.estimators import _tables
+from skvae import VAEAnomalyDetector, VAEImputer, VAESearchCV, VAETransformer
+from skvae.estimators import _tables, _tries
 from skvae.model import incomplete, rows
 from skvae.table import statistics
 from skvae.training import batches
@@ -133,3 +133,28 @@ def test_a_stream_of_sparse_batches_may_get_holes() -> None:
     flags = np.isnan(holed.toarray())
     assert sparse.issparse(done)
     np.testing.assert_array_equal(done.toarray()[:, 5:], flags[:, flags.any(axis=0)])
+
+
+@pytest.mark.usefixtures("_small_blocks")
+def test_a_search_makes_no_dense_table_of_a_large_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X, grid = counts(3000, 20), {"n_components": [1, 2]}
+    vae = VAETransformer(**SMALL, likelihood="poisson")
+    stacked = VAESearchCV(vae, grid, cv=2, refit=False).fit(X)
+    monkeypatch.setattr(_tries, "_MOST_CELLS", 2 * 3000 * 20 - 1)
+    dense, largest = type(X).toarray, [0]
+
+    def watched(self: Any, *args: Any, **options: Any) -> Any:
+        largest[0] = max(largest[0], self.shape[0])
+        return dense(self, *args, **options)
+
+    monkeypatch.setattr(type(X), "toarray", watched)
+    with pytest.warns(UserWarning, match="a sparse table whose folds have 1.2e"):
+        search = VAESearchCV(vae, grid, cv=2, refit=False).fit(X)
+    assert 0 < largest[0] <= 1000  # of the 1500 rows of a fold
+    np.testing.assert_allclose(
+        search.cv_results_["mean_test_score"],
+        stacked.cv_results_["mean_test_score"],
+        rtol=1e-4,
+    )
