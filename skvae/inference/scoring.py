@@ -28,9 +28,9 @@ Reading: TypeAlias = Callable[[Terms], Sequence[Tensor]]
 # Draws of rows decoded at once: larger chunks leave the caches, smaller ones pay more
 # for starting the kernels.
 _CHUNK = 4096
-# The same for rows with holes, whose codes are sought first: in many small steps, which
-# take as long for a few rows as for hundreds.
-_HOLED_CHUNK = 2**15
+# The same for rows with holes, in bytes of one number a draw. Their codes are sought
+# first: in many small steps, which take as long for a few rows as for hundreds.
+_HOLED_BYTES = 2**17
 # For every so many draws there is one of the prior more where draws are weighted.
 DEFENSIVE = 8
 
@@ -211,7 +211,8 @@ def read(
     holed = (coded != coded).any(1)
     if not holed.any():
         return _in_chunks(model, coded, complete, _CHUNK // n_draws)
-    with_holes = _in_chunks(model, coded[holed], incomplete, _HOLED_CHUNK // n_sought)
+    most = _HOLED_BYTES // (model.params.flat.itemsize * n_sought)
+    with_holes = _in_chunks(model, coded[holed], incomplete, most)
     if holed.all():
         return with_holes
     whole = _in_chunks(model, coded[~holed], complete, _CHUNK // n_draws)
