@@ -32,9 +32,10 @@ import skvae
 from skvae.model.latent import LatentModel
 from skvae.model.networks import Network
 from skvae.training.batches import Batches
-from skvae.training.fit import make_optimiser, start_model
+from skvae.training.fit import make_optimiser
 from skvae.training.loop import train
 from skvae.training.objectives import make_objective
+from skvae.training.start import start_model
 
 HIDDEN, N_COMPONENTS, LEARNING_RATE = (128, 64), 8, 1e-3
 

@@ -17,7 +17,7 @@ from skvae.inference.explanation import contributions
 from skvae.inference.scoring import Score, draw_bank
 from skvae.model.latent import LatentModel
 from skvae.model.rows import Coded
-from skvae.training.fit import CodedTable
+from skvae.training.coded import CodedTable
 from skvae.training.history import History
 
 # Burda et al. (2016) call a component active above this variance of its mean.

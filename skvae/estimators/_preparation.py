@@ -19,7 +19,7 @@ from skvae.estimators._training import Training
 from skvae.table.containers import Container
 from skvae.table.raw import RawTable
 from skvae.table.schema import Schema
-from skvae.training.fit import Settings
+from skvae.training.settings import Settings
 
 # What a fit that goes on from an earlier one can't change.
 ARCHITECTURE = (

@@ -17,7 +17,7 @@ from skvae.model.likelihoods import TableLikelihood
 from skvae.model.rows import Coded, change_rows
 from skvae.model.terms import Terms
 from skvae.table.schema import Schema
-from skvae.training.fit import CodedTable
+from skvae.training.coded import CodedTable
 
 _GRID = 2.0**26
 

@@ -13,7 +13,8 @@ from skvae.table.containers import Container
 from skvae.table.moments import checked_weight, weighted_quantiles
 from skvae.table.raw import RawTable
 from skvae.table.schema import Schema
-from skvae.training.fit import CodedTable, Settings
+from skvae.training.coded import CodedTable
+from skvae.training.settings import Settings
 
 # Rows on which the averages of a fitted model are taken.
 _SUMMARY_ROWS = 1000

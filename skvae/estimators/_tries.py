@@ -20,9 +20,9 @@ from skvae.estimators._arrays import to_host
 from skvae.estimators._base import BaseVAE
 from skvae.estimators._training import Training
 from skvae.model.latent import LatentModel
-from skvae.training.fit import start_model
 from skvae.training.loop import NonFiniteLossError
 from skvae.training.stack import Job, fit_together
+from skvae.training.start import start_model
 
 # Shares of the passes after which halving drops the worse half of the candidates.
 _RUNGS = (0.0625, 0.125, 0.25, 0.5)

@@ -24,7 +24,7 @@ from skvae.inference.labels import Labelled, learn_weights
 from skvae.inference.scoring import SCORES, Score, draw_bank
 from skvae.model.latent import LatentModel
 from skvae.model.members import members_of
-from skvae.training.fit import CodedTable
+from skvae.training.coded import CodedTable
 
 _AUTO = StrOptions({"auto"})
 

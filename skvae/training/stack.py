@@ -21,19 +21,17 @@ from skvae.model.latent import LatentModel
 from skvae.model.members import stack, unstack, widen
 from skvae.model.rows import Rows
 from skvae.training.batches import Batches
+from skvae.training.coded import CodedTable
 from skvae.training.fit import (
     FIRST_EPOCH,
-    CodedTable,
-    Settings,
     finished,
-    is_closed_form,
     make_optimiser,
     set_unit_noise,
-    split_rows,
-    start_model,
 )
 from skvae.training.loop import Run
 from skvae.training.optimiser import Adam
+from skvae.training.settings import Settings, split_rows
+from skvae.training.start import is_closed_form, start_model
 
 # Members of one stack, at most. More gain nothing on a CPU, whose caches they leave.
 _MEMBERS = 32

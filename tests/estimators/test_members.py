@@ -18,7 +18,8 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
 from skvae import VAEAnomalyDetector, VAEImputer, VAESearchCV
-from skvae.training.fit import FIRST_EPOCH, start_model, train_model
+from skvae.training.fit import FIRST_EPOCH, train_model
+from skvae.training.start import start_model
 
 QUICK: dict[str, Any] = {
     "n_components": 2,

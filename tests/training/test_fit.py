@@ -11,8 +11,10 @@ import torch
 
 from skvae.model import latent
 from skvae.model.rows import RowsOnHost
-from skvae.training.fit import CodedTable, Settings, fit_model, partial_fit_model
+from skvae.training.coded import CodedTable
+from skvae.training.fit import fit_model, partial_fit_model
 from skvae.training.loop import SCHEDULES, Plan
+from skvae.training.settings import Settings
 
 KINDS = ("gaussian",) * 2 + ("bernoulli", "categorical", "categorical", "ordinal")
 KINDS += ("poisson", "negative_binomial") + ("multinomial",) * 2
