@@ -22,6 +22,8 @@ _DEVICE_WORK = 50_000_000
 # Not measured: a table takes this share of a device's free memory at most, so that
 # training has room beside it.
 _TABLE_SHARE = 0.5
+# Rows whose positions four bytes hold.
+_MOST_NARROW = 2**31
 
 
 def fresh_seed(random_state: Any) -> int:
@@ -67,8 +69,21 @@ def sample_positions(n_rows: int, n_wanted: int, seed: int) -> np.ndarray:
 
     Drawn, because every n-th row would follow the period of a table that has one.
     """
-    order = torch.randperm(n_rows, generator=generator(seed, 0, 0, 3))
-    return np.sort(order[:n_wanted].numpy())
+    if n_wanted >= n_rows:
+        return np.arange(n_rows, dtype=places_dtype(n_rows))
+    order = random_order(n_rows, generator(seed, 0, 0, 3)).numpy()
+    return np.sort(order[:n_wanted])
+
+
+def random_order(n_rows: int, source: torch.Generator) -> Tensor:
+    """Positions of so many rows in a random order, (n_rows,)."""
+    dtype = getattr(torch, places_dtype(n_rows).name)
+    return torch.randperm(n_rows, generator=source, dtype=dtype)
+
+
+def places_dtype(n_rows: int) -> np.dtype[Any]:
+    """The narrowest integers that hold positions of so many rows."""
+    return np.dtype(np.int32 if n_rows <= _MOST_NARROW else np.int64)
 
 
 def resolve_device(name: str, work: int) -> torch.device:

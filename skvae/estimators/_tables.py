@@ -113,9 +113,17 @@ def without_lone_cells(raw: RawTable, apart: np.ndarray) -> np.ndarray:
     """
     if raw.is_sparse:
         return apart
-    observed = ~raw.missing()
-    lost = ~observed[~apart].any(axis=0)
-    return apart & ~observed[:, lost].any(axis=1)
+    known = np.zeros(raw.shape[1], dtype=bool)
+    for start in range(0, len(raw), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        known |= ~raw.take(rows).missing()[~apart[rows]].all(axis=0)
+    if known.all():
+        return apart
+    places = np.flatnonzero(apart)
+    observed = ~raw.take(places).missing(~known)
+    kept = apart.copy()
+    kept[places[observed.any(axis=1)]] = False
+    return kept
 
 
 def check_levels(schema: Schema, raw: RawTable, unknown: str) -> None:

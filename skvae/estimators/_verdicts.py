@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
+from skvae._backend import places_dtype
 from skvae.estimators._arrays import answers_directly, learns_more, to_host
 from skvae.estimators._reasons import Reasons
 from skvae.estimators._training import Training
@@ -57,7 +58,8 @@ class Verdicts(Reasons):
         if n_rows >= _FEWEST_ROWS:
             share = _KEPT_OF_NORMAL if self.novelty else _KEPT_BACK
             n_kept = min(int(share * n_rows), _MOST_KEPT)
-            kept[np.random.default_rng(0).permutation(n_rows)[:n_kept]] = True
+            rows = np.arange(n_rows, dtype=places_dtype(n_rows))
+            kept[np.random.default_rng(0).permutation(rows)[:n_kept]] = True
         return kept
 
     def _fitted(

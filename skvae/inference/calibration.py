@@ -167,10 +167,15 @@ def _distribution(
     scores: np.ndarray, weight: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """At each distinct score, ascending: share of rows, most of the normal ones."""
-    distinct, place = np.unique(np.asarray(scores, np.float64), return_inverse=True)
-    counts = np.bincount(place, weights=weight, minlength=len(distinct))
-    tail = Tail.of(scores, weight)
-    return np.cumsum(counts) / counts.sum(), tail.normal_share(distinct)
+    if weight is None:
+        ordered = np.sort(scores)
+        ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
+        distinct, found = ordered[ends], (ends + 1) / len(ordered)
+    else:
+        distinct, place = np.unique(scores, return_inverse=True)
+        counts = np.bincount(place, weights=weight, minlength=len(distinct))
+        found = np.cumsum(counts) / counts.sum()
+    return found, Tail.of(scores, weight).normal_share(distinct)
 
 
 def conformal_p_values(scores: np.ndarray, calibration: np.ndarray) -> np.ndarray:

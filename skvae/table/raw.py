@@ -10,10 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, issparse
 
-__all__ = ["RawTable", "TableLike", "as_floats"]
+__all__ = ["BLOCK_ROWS", "RawTable", "TableLike", "as_floats"]
 
 TableLike: TypeAlias = "RawTable | npt.ArrayLike"
 """What table functions take: a `RawTable`, an array of numbers, a sparse matrix."""
+
+
+BLOCK_ROWS = 65_536
+"""Rows read or coded at a time: temporaries then stay small beside the table."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +95,9 @@ class RawTable:
     def take(self, rows: Any) -> RawTable:
         """Return some rows: a slice, positions or a mask. Slices copy nothing."""
         text = {j: labels[rows] for j, labels in self.text.items()}
+        places = isinstance(rows, np.ndarray) and rows.dtype.kind == "i"
+        if places and not self.is_sparse:  # in half the time of indexing
+            return replace(self, numbers=self.numbers.take(rows, axis=0), text=text)
         return replace(self, numbers=self.numbers[rows], text=text)
 
     def dense(self) -> npt.NDArray[Any]:
@@ -119,7 +126,10 @@ class RawTable:
     def holed(self, axis: int) -> npt.NDArray[np.bool_]:
         """Tell which columns (axis 0) or rows (axis 1) hold a missing cell."""
         if not self.is_sparse:
-            return np.asarray(self.missing().any(axis=axis))
+            starts = range(0, max(len(self), 1), BLOCK_ROWS)
+            blocks = (self.take(slice(start, start + BLOCK_ROWS)) for start in starts)
+            holes = [block.missing().any(axis=axis) for block in blocks]
+            return np.concatenate(holes) if axis else np.any(holes, axis=0)
         stored = self.numbers.tocoo()
         found = np.zeros(self.shape[1 - axis], dtype=bool)
         found[stored.coords[1 - axis][np.isnan(stored.data)]] = True

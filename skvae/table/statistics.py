@@ -20,7 +20,7 @@ from skvae.table.moments import (
     whole_columns,
     within_unit,
 )
-from skvae.table.raw import RawTable, TableLike
+from skvae.table.raw import BLOCK_ROWS, RawTable, TableLike
 
 __all__ = ["SAMPLE_ROWS", "Statistics", "relative_rounding"]
 
@@ -28,9 +28,6 @@ Array = npt.NDArray[np.float64]
 
 SAMPLE_ROWS = 10_000
 """Rows kept for quantiles: a quantile's rank is then off by about half a percent."""
-
-BLOCK_ROWS = 65_536
-"""Rows coded at a time, so that temporaries stay small beside the table."""
 
 ROUNDING_ULPS = 8.0
 """Differences below this many units in the last place count as rounding: a value
@@ -157,22 +154,27 @@ class Statistics:
             length.
         """
         raw = RawTable.of(X)
-        weight = checked_weight(sample_weight, len(raw))
-        priority = np.random.default_rng(key).random(len(raw))
+        weight, source = None, np.random.default_rng(key)
+        if sample_weight is not None:
+            weight = checked_weight(sample_weight, len(raw))
         if raw.is_sparse:
             if len(levels):
                 raise ValueError(
                     "A sparse table holds counts, without levels; make it dense with "
                     f"X.toarray() for the levels of the columns at {list(levels)}."
                 )
-            return _of_sparse(raw, weight, priority)
-        starts = range(0, max(len(raw), 1), BLOCK_ROWS)
-        blocks = [slice(start, start + BLOCK_ROWS) for start in starts]
+            weight = checked_weight(weight, len(raw))
+            return _of_sparse(raw, weight, source.random(len(raw)))
         counted = sorted({*levels, *raw.categories})
-        return reduce(
-            cls.merge,
-            (_of_block(raw.take(b), weight[b], priority[b], counted) for b in blocks),
-        )
+
+        def of_block(start: int) -> Statistics:
+            rows = slice(start, start + BLOCK_ROWS)
+            part = raw.take(rows)
+            own = np.ones(len(part)) if weight is None else weight[rows]
+            return _of_block(part, own, source.random(len(part)), counted)
+
+        starts = range(0, max(len(raw), 1), BLOCK_ROWS)
+        return reduce(cls.merge, map(of_block, starts))
 
     def merge(self, other: Statistics) -> Statistics:
         """Return the statistics of both tables together (Chan et al. 1983).

@@ -13,7 +13,7 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
-from skvae._backend import generator
+from skvae._backend import generator, random_order
 from skvae.model.rows import AnyRows
 
 # Batches gathered at once: one gather a block instead of one a step, and memory that
@@ -135,24 +135,22 @@ class Batches:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """One pass over the rows."""
         n = self.n_rows
-        orders = [
-            torch.randperm(n, generator=generator(seed, epoch, 0))
-            for seed in self.seeds
-        ]
+        orders = [random_order(n, generator(seed, epoch, 0)) for seed in self.seeds]
         order = torch.stack(orders).to(self.rows.places_device)
-        if self.chosen is not None:
-            order = self.chosen.gather(1, order)
         fitting = _CELLS_PER_BLOCK // (self.batch_size * self.rows.n_inputs)
         stride = self.batch_size * max(1, min(_BATCHES_PER_BLOCK, fitting))
         for block, start in enumerate(range(0, n, stride)):
-            yield from self._block(order[:, start : start + stride], epoch, block)
+            places = order[:, start : start + stride].long()
+            if self.chosen is not None:
+                places = self.chosen.gather(1, places)
+            yield from self._block(places, epoch, block)
 
-    def _block(self, order: Tensor, epoch: int, block: int) -> Iterator[Batch]:
+    def _block(self, places: Tensor, epoch: int, block: int) -> Iterator[Batch]:
         device = self.rows.device
         sources = [
             generator(seed, epoch, 1 + block, device=device) for seed in self.seeds
         ]
-        rows = self.rows.at(order)
+        rows = self.rows.at(places)
         unit = self._noise(rows.x, sources)
         for x, observed, weight, seen, own in zip(
             rows.x.split(self.batch_size, 1),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae._backend import generator
+from skvae._backend import generator, random_order
 from skvae.training.batches import count_rows, draw_rows
 from skvae.training.loop import Plan
 from skvae.training.objectives import Objective, make_objective
@@ -108,7 +108,7 @@ def split_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows to hold out, both ascending."""
     n_kept = 0 if validation is not None else n_held_out(n_rows, settings.held_out)
-    order = torch.randperm(n_rows, generator=generator(seed, 0, 0, 2)).numpy()
+    order = random_order(n_rows, generator(seed, 0, 0, 2)).numpy()
     return np.sort(order[n_kept:]), np.sort(order[:n_kept])
 
 

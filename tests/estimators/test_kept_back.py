@@ -10,6 +10,9 @@ import pandas as pd
 import pytest
 
 from skvae import VAEAnomalyDetector
+from skvae.estimators import _tables
+from skvae.estimators._tables import without_lone_cells
+from skvae.table.raw import RawTable
 
 N = 120
 
@@ -100,6 +103,21 @@ def test_a_columns_only_cells_are_trained_on() -> None:
     model = detector().fit(table)
     assert np.isfinite(model.score_samples(table)).all()
     assert len(model._calibration) == len(kept) - 4
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_lone_cells_are_found_block_by_block(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_tables, "_BLOCK_ROWS", block)
+    apart = np.arange(40) % 3 == 0
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    X[~apart, 1] = np.nan  # known from rows apart alone, of which three
+    X[np.flatnonzero(apart)[3:], 1] = np.nan
+    left = without_lone_cells(RawTable.of(X), apart)
+    np.testing.assert_array_equal(np.flatnonzero(apart & ~left), [0, 3, 6])
+    assert not (left & ~apart).any()
+    assert without_lone_cells(RawTable.of(X[:, ::2]), apart).tolist() == apart.tolist()
 
 
 @pytest.mark.parametrize("constant", ["a", 1])

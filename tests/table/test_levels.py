@@ -13,7 +13,7 @@ from scipy import sparse, stats
 from sklearn.preprocessing import OneHotEncoder
 
 from skvae.table import Container, RawTable, Schema, Statistics
-from skvae.table.statistics import BLOCK_ROWS
+from skvae.table.raw import BLOCK_ROWS
 
 NAN = float("nan")
 LEVELS = st.lists(st.sampled_from(["a", "b", "é", "", None, 3, 0.5]), max_size=12)

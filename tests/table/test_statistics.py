@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from skvae.table.statistics import BLOCK_ROWS, SAMPLE_ROWS, Statistics
+from skvae.table.raw import BLOCK_ROWS
+from skvae.table.statistics import SAMPLE_ROWS, Statistics
 
 
 def cells(low: float = -1e6, high: float = 1e6) -> st.SearchStrategy[float]:
