@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from skvae.inference.explanation import contributions
 from skvae.inference.scoring import SCORES, Score, score_rows
 from skvae.model.incomplete import Completion
 from skvae.model.latent import LatentModel
-from skvae.model.rows import Coded, OnDemand
+from skvae.model.rows import Coded, OnDemand, is_small
 from skvae.table.containers import Container
 from skvae.table.raw import RawTable
 from skvae.table.schema import Schema
@@ -24,9 +25,6 @@ from skvae.table.schema import Schema
 # Scales from the centre beyond which all cells are equally far: the square of their
 # force on the fit is still finite in float32.
 _FAR = 1e10
-# Rows of a fit coded at a time: what that takes beside the coded table stays small.
-# The rows of a question come in blocks as it is.
-_ROWS_OF_FIT = 65_536
 
 
 def encode(schema: Schema, raw: RawTable) -> np.ndarray:
@@ -36,15 +34,20 @@ def encode(schema: Schema, raw: RawTable) -> np.ndarray:
     return library.clip(coded, -_FAR, _FAR, out=coded)
 
 
-def encode_for_fit(schema: Schema, raw: RawTable) -> Coded:
-    """Coded cells of a whole table; of a sparse one, when they are asked for."""
-    if raw.is_sparse:
-        return OnDemand(raw, len(schema.active), partial(encode, schema))
-    coded = np.empty((len(raw), len(schema.active)))
-    for start in range(0, len(raw), _ROWS_OF_FIT):
-        rows = slice(start, start + _ROWS_OF_FIT)
-        coded[rows] = encode(schema, raw.take(rows))
-    return coded
+def encode_for_fit(schema: Schema, raw: RawTable, places: np.ndarray) -> Coded:
+    """Coded cells of the rows at these places, ascending.
+
+    Of a sparse table, and of a large one of numbers, they are made when they are asked
+    for. Levels take long to look up: a large table with such is coded once.
+    """
+    shape = len(places), len(schema.active)
+    chosen = None if len(places) == len(raw) else places
+    coded = OnDemand(raw, shape[1], partial(encode, schema), chosen)
+    if raw.is_sparse or not (is_small(shape) or any(schema.levels)):
+        whole = not raw.holed(axis=0).any()
+        return replace(coded, whole=whole)
+    made = coded.made()
+    return made if is_small(shape) else OnDemand.of(made)
 
 
 class Fitted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
 
-from skvae._backend import fresh_seed, sample_positions
+from skvae._backend import fresh_seed, places_dtype, sample_positions
 from skvae.estimators._fitted import encode, encode_for_fit
 from skvae.estimators._parameters import Defaults, most_rows, resolve_settings
 from skvae.estimators._questions import Questions
@@ -69,65 +70,61 @@ class Preparation(Questions, BaseEstimator):
         least = 1 if go_on else 2
         raw = read_table(self, X, reset=not go_on, min_rows=least)
         container = self._container if go_on else Container.of(X)
-        raw, weight, apart = _present(raw, sample_weight, self._apart(y))
-        outliers, outlier_weight = None, None
-        if apart is not None and apart.any():
-            _check_rest(apart, least)
-            outliers, raw = raw.take(apart), raw.take(~apart)
-            if weight is not None:
-                outlier_weight, weight = weight[apart], weight[~apart]
-        table, table_weight, kept = raw, weight, self._kept_back(len(raw))
+        normal, outliers = _parted(raw, sample_weight, self._apart(y), least)
+        kept = self._kept_back(len(normal.cells))
         if kept.any():
-            kept = without_lone_cells(raw, kept)
+            kept = without_lone_cells(normal.cells, kept)
         seed = fresh_seed(self.random_state)
-        schema = self._schema if go_on else self._schema_of(raw, weight, kept, outliers)
-        if go_on:  # a schema knows all levels of the rows that it was learned from
-            for rows in (raw, *([] if outliers is None else [outliers])):
-                check_levels(schema, rows, self.handle_unknown)
+        schema = self._known_schema(normal, kept, outliers, go_on=go_on)
         used = self._used(~kept, seed, whole=whole)
-        if len(used) < len(raw):
-            raw, weight = raw.take(used), None if weight is None else weight[used]
-        values = encode_for_fit(schema, raw)
+        values = encode_for_fit(schema, normal.cells, used)
+        weight = None if normal.weight is None else normal.weight[used]
         completion = self._completion if go_on else None
         if self._completes and not go_on:
             completion = learn_completion(schema, values, weight)
         coded, known = coded_table(schema, values, weight, completion), None
         if outliers is not None:
-            cells = encode(schema, outliers)
-            known = coded_table(schema, cells, outlier_weight, completion)
-        settings = resolve_settings(
-            self._settled,
-            kinds=schema.kinds,
-            n_rows=len(raw),
-            defaults=self._defaults,
-        )
-        if go_on:
-            self._check_same_architecture(settings)
+            cells = encode(schema, outliers.cells)
+            known = coded_table(schema, cells, outliers.weight, completion)
         return Training(
-            table,
-            table_weight,
+            normal.cells,
+            normal.weight,
             kept,
-            raw,
+            used,
             schema,
             container,
             coded,
-            settings,
+            self._resolved(schema, len(used), go_on=go_on),
             seed,
             completion,
             known,
             go_on,
         )
 
+    def _resolved(self, schema: Schema, n_rows: int, *, go_on: bool) -> Settings:
+        """The settings of a fit to so many rows."""
+        settings = resolve_settings(
+            self._settled,
+            kinds=schema.kinds,
+            n_rows=n_rows,
+            defaults=self._defaults,
+        )
+        if go_on:
+            self._check_same_architecture(settings)
+        return settings
+
     def _used(self, free: np.ndarray, seed: int, *, whole: bool) -> np.ndarray:
         """Positions of the rows to fit to, of those that are ``free``, ascending.
 
         No more than training comes to see, unless ``whole``.
         """
-        positions = np.flatnonzero(free)
-        if whole:
-            return positions
-        n_wanted = most_rows(self._settled, len(positions), self._defaults)
-        return positions[sample_positions(len(positions), n_wanted, seed)]
+        n_free = n_wanted = int(free.sum())
+        if not whole:
+            n_wanted = most_rows(self._settled, n_free, self._defaults)
+        chosen = sample_positions(n_free, n_wanted, seed)
+        if n_free == len(free):
+            return chosen
+        return np.arange(len(free), dtype=places_dtype(len(free)))[free][chosen]
 
     @property
     def _completes(self) -> bool:
@@ -152,6 +149,26 @@ class Preparation(Questions, BaseEstimator):
                     f"got {wanted!r}. Set it back, or fit afresh with warm_start=False."
                 )
 
+    def _known_schema(
+        self,
+        normal: _Rows,
+        kept: np.ndarray,
+        outliers: _Rows | None,
+        *,
+        go_on: bool,
+    ) -> Schema:
+        """Learned from the rows that are not kept back, and knows the levels of all.
+
+        That of an earlier fit that goes on stays as it is.
+        """
+        apart = None if outliers is None else outliers.cells
+        if not go_on:
+            return self._schema_of(normal.cells, normal.weight, kept, apart)
+        # A schema knows all levels of the rows that it was learned from.
+        for rows in (normal.cells, *([] if apart is None else [apart])):
+            check_levels(self._schema, rows, self.handle_unknown)
+        return self._schema
+
     def _schema_of(
         self,
         raw: RawTable,
@@ -162,7 +179,7 @@ class Preparation(Questions, BaseEstimator):
         """Learned from the rows that are not kept back; knows the levels of all."""
         names = getattr(self, "feature_names_in_", None)
         if kept.any():  # a row of no weight is none
-            weight = ~kept * (1.0 if weight is None else weight)
+            weight = ~kept if weight is None else ~kept * weight
         schema = self._learn_schema(raw, names, weight)
         if kept.any():
             schema = schema.knowing(raw.take(kept))
@@ -193,14 +210,39 @@ class Preparation(Questions, BaseEstimator):
         return schema
 
 
-def _present(
-    raw: RawTable, sample_weight: Any, apart: np.ndarray | None
-) -> tuple[RawTable, np.ndarray | None, np.ndarray | None]:
-    """The rows that have a weight, their weights, and which of them stand apart."""
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of the user's table and their weights."""
+
+    cells: RawTable
+    weight: np.ndarray | None
+
+    def take(self, rows: np.ndarray) -> _Rows:
+        """Some of them."""
+        if rows.all():
+            return self
+        weight = None if self.weight is None else self.weight[rows]
+        return _Rows(self.cells.take(rows), weight)
+
+
+def _parted(
+    raw: RawTable, sample_weight: Any, apart: np.ndarray | None, least: int
+) -> tuple[_Rows, _Rows | None]:
+    """Of the rows that have a weight the normal ones, and those known as outliers."""
     if apart is not None:
         check_consistent_length(raw.numbers, apart)
-    if sample_weight is None:
-        return raw, None, apart
+    rows = _Rows(raw, None)
+    if sample_weight is not None:
+        rows, present = _present(raw, sample_weight)
+        apart = None if apart is None else apart[present]
+    if apart is None or not apart.any():
+        return rows, None
+    _check_rest(apart, least)
+    return rows.take(~apart), rows.take(apart)
+
+
+def _present(raw: RawTable, sample_weight: Any) -> tuple[_Rows, np.ndarray]:
+    """The rows that have a weight, and which these are."""
     weight = _check_sample_weight(
         sample_weight, raw.numbers, dtype=np.float64, ensure_non_negative=True
     )
@@ -210,10 +252,7 @@ def _present(
             f"At least two rows need a positive weight, but sample_weight is "
             f"zero for all rows except {present.sum()}. Give more rows weight."
         )
-    if present.all():
-        return raw, weight, apart
-    apart = None if apart is None else apart[present]
-    return raw.take(present), weight[present], apart
+    return _Rows(raw, weight).take(present), present
 
 
 def _check_rest(apart: np.ndarray, least: int) -> None:

@@ -14,8 +14,9 @@ from skvae.model.closed_form import dependent_columns
 from skvae.model.incomplete import Completion
 from skvae.model.latent import LatentModel
 from skvae.model.likelihoods import TableLikelihood
-from skvae.model.rows import Coded, change_rows
+from skvae.model.rows import Coded, OnDemand, change_rows
 from skvae.model.terms import Terms
+from skvae.table.raw import RawTable
 from skvae.table.schema import Schema
 from skvae.training.coded import CodedTable
 
@@ -60,8 +61,8 @@ def coded_table(
     which enlarges small differences, ends in the same place.
     """
     if completion is not None:
-        values = change_rows(values, completion)
-    values = change_rows(values, lambda x: np.rint(x * _GRID) / _GRID)
+        values = _completed(values, completion)
+    values = change_rows(values, _on_grid)
     scale = schema.scale
     resolution = [schema.columns[j].resolution for j in schema.active]
     return CodedTable(
@@ -74,6 +75,24 @@ def coded_table(
         centre=schema.centre.copy(),  # the schema's own are read-only
         scale=scale.copy(),
     )
+
+
+def _completed(values: Coded, completion: Completion) -> Coded:
+    """Rows with their holes filled; of a large table once, as that takes long."""
+    values = change_rows(values, completion)
+    if not isinstance(values, OnDemand) or values.whole:
+        return values
+    raw = values.stored
+    sparse = isinstance(raw, RawTable) and raw.is_sparse
+    return values if sparse else OnDemand.of(values.made())
+
+
+def _on_grid(values: np.ndarray) -> np.ndarray:
+    """The nearest values on the grid."""
+    values = values * _GRID
+    np.rint(values, out=values)
+    values /= _GRID
+    return values
 
 
 def learn_completion(
@@ -118,7 +137,11 @@ def at_floor(schema: Schema, model: LatentModel, table: CodedTable) -> list[str]
     noise = model.start_noise().amin((0, 1)).numpy()
     positions = schema.active[continuous]
     reached = noise <= 1.1 * likelihood.floor.numpy()[continuous]
+    if not reached.any():
+        return []
     # Codes of categories follow from nothing in a line.
-    copies = positions[dependent_columns(table.array[:, continuous])]
-    low = np.intersect1d(positions[reached], copies)
+    values = change_rows(
+        table.values, lambda x: x[:, continuous], int(continuous.sum())
+    )
+    low = np.intersect1d(positions[reached], positions[dependent_columns(values)])
     return [schema.label(j, quoted=False) for j in low]

@@ -32,8 +32,10 @@ class Training:
         Their weights.
     kept : ndarray of bool of shape (n_rows,)
         Those that nothing is fitted to.
-    raw, coded : RawTable, CodedTable
-        Those that the model is fitted to.
+    used : ndarray of int
+        Positions of those that the model is fitted to.
+    coded : CodedTable
+        These rows.
     outliers : CodedTable or None
         Known ones, in no other table: they only tell what sets them apart.
     go_on : bool
@@ -43,7 +45,7 @@ class Training:
     table: RawTable
     weight: np.ndarray | None
     kept: np.ndarray
-    raw: RawTable
+    used: np.ndarray
     schema: Schema
     container: Container
     coded: CodedTable
@@ -55,8 +57,13 @@ class Training:
 
     @cached_property
     def part(self) -> np.ndarray:
-        """Positions of the rows on which averages are taken."""
-        return sample_positions(len(self.raw), _SUMMARY_ROWS, self.seed)
+        """Positions, among these, of the rows on which averages are taken."""
+        return sample_positions(len(self.used), _SUMMARY_ROWS, self.seed)
+
+    @cached_property
+    def raw_part(self) -> RawTable:
+        """These rows as they came."""
+        return self.table.take(self.used[self.part])
 
     @cached_property
     def weight_of_part(self) -> np.ndarray | None:
@@ -73,7 +80,7 @@ class Training:
     @cached_property
     def log_jacobian_of_part(self) -> np.ndarray:
         """What turns the densities of these rows' cells into ones in user's units."""
-        return self.schema.log_jacobian(self.raw.take(self.part))
+        return self.schema.log_jacobian(self.raw_part)
 
     def average_of_part(self, parts: np.ndarray) -> np.ndarray:
         """Weighted mean over these rows (n_rows, n_active), of what they observed.
@@ -93,7 +100,7 @@ class Training:
 
     @cached_property
     def _weight_of_cells(self) -> np.ndarray:
-        seen = ~self.raw.take(self.part).missing()[:, self.schema.active]
+        seen = ~self.raw_part.missing()[:, self.schema.active]
         weight = seen * 1.0
         if self.weight_of_part is not None:
             weight *= self.weight_of_part[:, None]

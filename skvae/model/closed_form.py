@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,11 @@ import torch
 from torch import Tensor
 
 from skvae._backend import as_array, sample_positions
-from skvae.model.incomplete import em_moments, fill
+from skvae.model.incomplete import column_means, em_moments, fill
 from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian, factor_analysis, probabilistic_pca
 from skvae.model.priors import FullNormal
-from skvae.model.rows import Coded, OnDemand, Rows, blocks, take_rows
+from skvae.model.rows import Coded, Rows, blocks, take_rows
 
 # Least standard deviations, in those of the column. Rounding counts between the first
 # two: below, float32 training falls apart; above, tables of few levels would score
@@ -46,16 +47,27 @@ class Moments:
         # Integer weights count as repeated rows, small ones as at least the rows there.
         count = n if weight is None else max(n, weight.sum())
         bessel = count / max(count - 1.0, 1.0)
-        if not isinstance(values, OnDemand) and np.isnan(values).any():
+        mean = sum(share @ part for share, part in _shares(values, weight))
+        if np.isnan(mean).any():
             mean, covariance = em_moments(values, weight)
             return cls(mean, bessel * covariance)
-        share = np.full(n, 1.0 / n) if weight is None else weight / weight.sum()
-        mean = sum(share[rows] @ part for rows, part in blocks(values))
         covariance = np.zeros((len(mean), len(mean)))
-        for rows, part in blocks(values):
+        for share, part in _shares(values, weight):
             centred = part - mean
-            covariance += (centred * (bessel * share[rows])[:, None]).T @ centred
+            covariance += (centred * (bessel * share)[:, None]).T @ centred
         return cls(mean, covariance)
+
+
+def _shares(
+    values: Coded, weight: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All rows in turn, some at a time, and the share of the whole that each has."""
+    total = None if weight is None else weight.sum()
+    for rows, part in blocks(values):
+        if weight is None:
+            yield np.full(len(part), 1.0 / len(values)), part
+        else:
+            yield weight[rows] / total, part
 
 
 def noise_floor(values: Coded, resolution: np.ndarray, *, robust: bool) -> np.ndarray:
@@ -80,23 +92,16 @@ def noise_floor(values: Coded, resolution: np.ndarray, *, robust: bool) -> np.nd
     mean, count = column_means(values)
     second = fourth = np.zeros(values.shape[1])
     for _, part in blocks(values):
-        square = np.square(part - mean)
-        second = second + np.nansum(square, axis=0)
-        fourth = fourth + np.nansum(np.square(square), axis=0)
+        square = part - mean
+        np.square(square, out=square)
+        square[np.isnan(square)] = 0.0
+        second = second + square.sum(axis=0)
+        fourth = fourth + np.square(square, out=square).sum(axis=0)
     carriers = second**2 / fourth
     return np.maximum(floor, second / count / carriers**3)
 
 
-def column_means(values: Coded) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of the observed cells of each column, and their number, (n_columns,)."""
-    total = count = np.zeros(values.shape[1])
-    for _, part in blocks(values):
-        total = total + np.nansum(part, axis=0)
-        count = count + np.sum(~np.isnan(part), axis=0)
-    return total / count, count
-
-
-def dependent_columns(values: np.ndarray) -> np.ndarray:
+def dependent_columns(values: Coded) -> np.ndarray:
     """Positions of the columns that are linear in the others, up to rounding.
 
     Their share of unexplained variance is 1 / (R^-1)_jj of the correlation matrix R.
@@ -107,13 +112,16 @@ def dependent_columns(values: np.ndarray) -> np.ndarray:
     values : ndarray of shape (n_rows, n_columns)
         Rows with a hole (NaN) have no say.
     """
-    holed = np.isnan(values).any(axis=1)
-    if holed.any():
-        values = values[~holed]
-    n_rows, n_columns = values.shape
-    if n_rows <= n_columns or n_columns < 2:
+    n_columns = values.shape[1]
+    holed = [np.isnan(part).any(axis=1) for _, part in blocks(values)]
+    complete = ~np.concatenate(holed)
+    if complete.sum() <= n_columns or n_columns < 2:
         return np.empty(0, dtype=np.intp)
-    correlation = np.corrcoef(values.T) + 1e-12 * np.eye(n_columns)
+    if not complete.all():
+        values = take_rows(values, complete)
+    covariance = Moments.of(values, None).covariance
+    scale = np.sqrt(np.diag(covariance))
+    correlation = covariance / np.outer(scale, scale) + 1e-12 * np.eye(n_columns)
     unexplained = 1.0 / np.diag(np.linalg.inv(correlation))
     return np.flatnonzero(unexplained < _DEPENDENT)
 
@@ -135,10 +143,9 @@ def linear_start(
     as in Rousseeuw and Van Driessen, "A Fast Algorithm for the Minimum Covariance
     Determinant Estimator", 1999: each fit chooses the rows of the next.
     """
-    kept: slice | np.ndarray = slice(None)
+    chosen, own = values, weight
     for _ in range(_CONCENTRATION_STEPS if trim else 1):
-        own = None if weight is None else weight[kept]
-        moments = Moments.of(take_rows(values, kept), own)
+        moments = Moments.of(chosen, own)
         if shared:
             linear = probabilistic_pca(
                 moments.mean, moments.covariance, n_components, floor=floor, units=units
@@ -155,6 +162,8 @@ def linear_start(
             least = np.quantile(scores, trim, weights=weight, method="inverted_cdf")
             # Equal rows differ by rounding, and stay or go together.
             kept = scores >= least - _TIED * (1.0 + abs(least))
+            chosen = take_rows(values, kept)
+            own = None if weight is None else weight[kept]
     return linear
 
 

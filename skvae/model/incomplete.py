@@ -14,7 +14,7 @@ from torch import Tensor
 from skvae._backend import generator, sample_positions
 from skvae.model.likelihoods import TableLikelihood
 from skvae.model.linear import LinearGaussian
-from skvae.model.rows import Coded, OnDemand
+from skvae.model.rows import Coded, OnDemand, blocks
 
 # Rows of which the moments are taken, and the multiply-adds that a step may cost: wide
 # tables with many holes get fewer rows.
@@ -30,8 +30,17 @@ _WIDE = 256
 _CHUNK = 2**18
 
 
+def column_means(values: Coded) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the observed cells of each column, and their number, (n_columns,)."""
+    total = count = np.zeros(values.shape[1])
+    for _, part in blocks(values):
+        total = total + np.nansum(part, axis=0)
+        count = count + np.sum(~np.isnan(part), axis=0)
+    return total / count, count
+
+
 def em_moments(
-    values: np.ndarray,
+    values: Coded,
     weight: np.ndarray | None = None,
     *,
     ridge: float | None = None,
@@ -45,7 +54,7 @@ def em_moments(
 
     Parameters
     ----------
-    values : ndarray of shape (n_rows, n_columns)
+    values : ndarray of shape (n_rows, n_columns) or OnDemand
         NaN where a cell is missing; each column has a cell.
     weight : ndarray of shape (n_rows,) or None
     ridge : float or None
@@ -63,24 +72,20 @@ def em_moments(
     mean : ndarray of shape (n_columns,)
     covariance : ndarray of shape (n_columns, n_columns)
     """
+    n_rows = len(values)
+    chosen, values = _affordable(values)
     missing = np.isnan(values)
-    chosen = _affordable(missing)
-    # Columns that the chosen rows know nothing of are known from the others.
-    lost = missing[chosen].all(axis=0)
-    if lost.any():
-        chosen = np.union1d(chosen, np.argmax(~missing[:, lost], axis=0))
-    missing = missing[chosen]
     share = np.ones(len(chosen)) if weight is None else weight[chosen]
     share = share / share.sum()
     known = share[:, None] * ~missing
     known = known / np.maximum(known.sum(axis=0), np.finfo(float).tiny)
-    filled = np.where(missing, 0.0, values[chosen])
+    filled = np.where(missing, 0.0, values)
     centre = (known * filled).sum(axis=0)
     centred = np.where(missing, 0.0, filled - centre)
     spread = np.sqrt((known * centred**2).sum(axis=0))
     spread = np.where(spread > 0.0, spread, 1.0)
     if ridge is None:
-        ridge = min(_RIDGE, 0.1 * values.shape[1] / len(values))
+        ridge = min(_RIDGE, 0.1 * values.shape[1] / n_rows)
     x, empty = torch.as_tensor(centred / spread), torch.as_tensor(missing)
     shares = torch.as_tensor(share)
     if max_steps is None:
@@ -90,14 +95,27 @@ def em_moments(
     return centre + mean * spread, covariance * np.outer(spread, spread)
 
 
-def _affordable(missing: np.ndarray) -> np.ndarray:
-    """Positions of the rows that EM looks at, those with a cell at least."""
-    n_columns = missing.shape[1]
-    holes = missing.sum(axis=1)
-    rows = np.flatnonzero(holes < n_columns)
-    work = float(np.mean(holes.astype(float) ** 3)) + n_columns**2
+def _affordable(values: Coded) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the rows that EM looks at, of each column a cell, and these rows."""
+    n_rows, n_columns = values.shape
+    holes, work = np.zeros(n_rows, dtype=np.int32), float(n_columns**2)
+    first, known = np.zeros(n_columns, dtype=int), np.zeros(n_columns, dtype=bool)
+    whole = isinstance(values, OnDemand) and values.whole
+    for rows, part in () if whole else blocks(values):
+        observed = ~np.isnan(part)
+        own = n_columns - observed.sum(axis=1)
+        holes[rows], work = own, work + (own.astype(float) ** 3).sum() / n_rows
+        first = np.where(known, first, rows.start + observed.argmax(axis=0))
+        known = known | observed.any(axis=0)
     n_wanted = int(max(min(_MOST_ROWS, _STEP_WORK / work), 2 * n_columns))
-    return rows[sample_positions(len(rows), n_wanted, 0)]
+    with_cells = np.flatnonzero(holes < n_columns)
+    chosen = with_cells[sample_positions(len(with_cells), n_wanted, 0)]
+    # Columns that the chosen rows know nothing of are known from the others.
+    lost = np.isnan(values[chosen]).all(axis=0)
+    if lost.any():
+        chosen = np.union1d(chosen, first[lost])
+    # In one memory layout: sums then round alike.
+    return chosen, np.ascontiguousarray(values[chosen])
 
 
 def _best_steps(
@@ -227,12 +245,14 @@ class Completion:
         cls, coded: Coded, likelihood: TableLikelihood, weight: np.ndarray | None
     ) -> Completion:
         """Learn from coded rows (n_rows, n_columns), holes or not."""
-        if isinstance(coded, OnDemand):
-            # They have no holes; what others have is worth no look at all of them.
-            chosen = sample_positions(len(coded), _MOST_ROWS, 0)
-            coded, weight = coded[chosen], None if weight is None else weight[chosen]
         if coded.shape[1] > _WIDE:
-            mean, covariance = np.nanmean(coded, 0), np.diag(np.nanvar(coded, 0))
+            if isinstance(coded, OnDemand) and coded.whole:
+                # What holes others will have is worth no look at all rows.
+                coded = coded[sample_positions(len(coded), _MOST_ROWS, 0)]
+            mean, count = column_means(coded)
+            squares = (np.square(part - mean) for _, part in blocks(coded))
+            total = sum(np.nansum(part, axis=0) for part in squares)
+            covariance = np.diag(total / count)
         else:
             mean, covariance = em_moments(coded, weight)
         for j in np.flatnonzero(~np.array(likelihood.ordered, bool)):

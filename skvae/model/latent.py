@@ -24,6 +24,7 @@ from skvae.model.rows import (
     Rows,
     RowsOnDemand,
     RowsOnHost,
+    blocks,
     scaled_weight,
 )
 from skvae.model.terms import Terms, defended
@@ -138,7 +139,13 @@ class LatentModel(Autoencoder):
 
     # -- rows ----------------------------------------------------------------------
 
-    def rows(self, coded: np.ndarray, weight: np.ndarray | None = None) -> Rows:
+    def rows(
+        self,
+        coded: np.ndarray,
+        weight: np.ndarray | None = None,
+        *,
+        seen: Tensor | None = None,
+    ) -> Rows:
         """Coded rows as tensors of this model's precision and place.
 
         Parameters
@@ -146,13 +153,17 @@ class LatentModel(Autoencoder):
         coded : ndarray of shape (n_rows, n_columns)
             NaN where a cell is missing.
         weight : ndarray of shape (n_rows,) or None
+        seen : Tensor of shape (n_rows, n_inputs) or None
+            What the encoder sees, where that is known already.
         """
         flat, own = self.params.flat, self.likelihood
         rows = Rows.from_coded(coded, flat.dtype, flat.device, weight)
+        if seen is not None:
+            return replace(rows, seen=seen)
         features = own.features(rows.x)
         if rows.observed is not None:
-            seen = own.spread(rows.observed) > 0.0
-            features = torch.where(seen, features, self._expected(features, seen))
+            known = own.spread(rows.observed) > 0.0
+            features = torch.where(known, features, self._expected(features, known))
         flags = features[:, :0]
         if self.flagged:
             flags = features.new_zeros(len(features), len(self.flagged))
@@ -161,19 +172,40 @@ class LatentModel(Autoencoder):
         seen = torch.cat([features, flags], 1) if self.flagged else features
         return replace(rows, seen=None if seen is rows.x else seen)
 
+    def all_rows(self, coded: Coded, weight: np.ndarray | None = None) -> Rows:
+        """The same, made some at a time: what that takes beside them stays small."""
+        rows = Rows.concatenate([self.rows(part) for _, part in blocks(coded)])
+        if weight is None:
+            return rows
+        flat = self.params.flat
+        return replace(rows, weight=scaled_weight(weight, flat.dtype, flat.device))
+
     def rows_for_batches(
-        self, coded: Coded, weight: np.ndarray | None = None
+        self,
+        coded: Coded,
+        weight: np.ndarray | None = None,
+        *,
+        once: bool = False,
     ) -> AnyRows:
         """Coded rows as `rows` makes them: at once, or when they are asked for.
 
-        Those of a table that is too large for the device are made on the host.
+        A device with a memory of its own holds all rows that fit there; those of a
+        table that is too large for the device are made on the host. Where holes take
+        long to fill, all are filled first, unless each row is asked for only ``once``.
         """
         flat, host = self.params.flat, torch.device("cpu")
-        if isinstance(coded, OnDemand):
-            own = None if weight is None else scaled_weight(weight, flat.dtype, host)
-            return RowsOnDemand(coded, self.rows, own)
         n_cells = coded.shape[0] * (2 * coded.shape[1] + self.encoder.n_inputs)
-        if fits(n_cells * flat.itemsize, flat.device):
+        fitting = fits(n_cells * flat.itemsize, flat.device)
+        if isinstance(coded, OnDemand):
+            if flat.device.type == "cuda" and fitting:
+                return self.all_rows(coded, weight)
+            own = None if weight is None else scaled_weight(weight, flat.dtype, host)
+            seen = None
+            if self.filler is not None and not (coded.whole or once):
+                parts = [self.rows(part).inputs.to(host) for _, part in blocks(coded)]
+                seen = torch.cat(parts)
+            return RowsOnDemand(coded, self.rows, own, seen)
+        if fitting:
             return self.rows(coded, weight)
         return RowsOnHost(self.to(flat.dtype, host).rows(coded, weight), flat.device)
 

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvae._backend import as_tensor, send
+from skvae._backend import as_tensor, places_dtype, send
 
-# Cells that are looked at together where a whole table is gone through.
-_CELLS_PER_BLOCK = 2**22
+# Cells up to which a coded table is small: looked at as one, and wherever that is
+# quicker copied. Of a larger one so many are looked at together as a cache holds.
+_FEW_CELLS, _CELLS_PER_BLOCK = 2**22, 2**17
 
 
 class Stored(Protocol):
@@ -26,44 +27,91 @@ class Stored(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class Kept:
+    """Rows of an array as what is stored.
+
+    Parameters
+    ----------
+    array : ndarray of shape (n_rows, n_columns)
+    """
+
+    array: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def take(self, rows: Any) -> np.ndarray:
+        """Some of the rows; slices copy nothing."""
+        return self.array[rows]
+
+
+@dataclass(frozen=True, eq=False)
 class OnDemand:
     """A coded table of which only the rows that are asked for are made.
 
-    A sparse table stays sparse: indexed by rows, this gives them as an array.
+    What is stored stays as it is, sparse, in float32 or wherever else, and some of its
+    rows are their positions: indexed by rows, this gives them as an array.
 
     Parameters
     ----------
     stored : Stored
-        Without a missing cell.
     n_columns : int
         Of the coded rows.
     code : callable
         From some of what is stored to an array (n_rows, n_columns).
+    places : ndarray of int of shape (n_rows,) or None
+        Which of what is stored are the table's rows; None: all, in their order.
+    whole : bool
+        Whether it is known that no cell is missing.
     """
 
     stored: Stored
     n_columns: int
     code: Callable[[Any], np.ndarray]
+    places: np.ndarray | None = None
+    whole: bool = False
+
+    @classmethod
+    def of(cls, coded: np.ndarray) -> OnDemand:
+        """Rows that are coded already."""
+        return cls(Kept(coded), coded.shape[1], lambda rows: rows)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Numbers of rows and columns."""
-        return len(self.stored), self.n_columns
+        return len(self), self.n_columns
 
     def __len__(self) -> int:
-        return len(self.stored)
+        return len(self.stored if self.places is None else self.places)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        return self.code(self.stored.take(rows))
+        places = rows if self.places is None else self.places[rows]
+        return self.code(self.stored.take(places))
+
+    def made(self) -> np.ndarray:
+        """All rows, shape (n_rows, n_columns)."""
+        array = np.empty(self.shape)
+        for rows in _slices(self.shape):
+            array[rows] = self[rows]
+        return array
 
     def take(self, rows: Any) -> OnDemand:
-        """Some of the rows, still to be made."""
-        return replace(self, stored=self.stored.take(rows))
+        """Some of the rows, by a slice, a mask or positions, still to be made."""
+        places = self.places
+        if places is None:
+            places = np.arange(len(self), dtype=places_dtype(len(self)))
+        return replace(self, places=places[rows])
 
-    def then(self, change: Callable[[np.ndarray], np.ndarray]) -> OnDemand:
+    def then(
+        self, change: Callable[[np.ndarray], np.ndarray], n_columns: int | None = None
+    ) -> OnDemand:
         """The same with a change of rows, one by one, after their coding."""
         code = self.code
-        return replace(self, code=lambda stored: change(code(stored)))
+        return replace(
+            self,
+            code=lambda stored: change(code(stored)),
+            n_columns=self.n_columns if n_columns is None else n_columns,
+        )
 
 
 Coded: TypeAlias = np.ndarray | OnDemand
@@ -75,20 +123,40 @@ def take_rows(values: Coded, rows: Any) -> Coded:
     return values.take(rows) if isinstance(values, OnDemand) else values[rows]
 
 
-def change_rows(values: Coded, change: Callable[[np.ndarray], np.ndarray]) -> Coded:
-    """Rows changed one by one: at once, or when they are asked for."""
-    return values.then(change) if isinstance(values, OnDemand) else change(values)
+def change_rows(
+    values: Coded,
+    change: Callable[[np.ndarray], np.ndarray],
+    n_columns: int | None = None,
+) -> Coded:
+    """Rows changed one by one: at once, or when they are asked for.
+
+    ``n_columns`` is what the change makes of them; None: as many as there were.
+    """
+    if isinstance(values, OnDemand):
+        return values.then(change, n_columns)
+    return change(values)
+
+
+def is_small(shape: tuple[int, int]) -> bool:
+    """Whether a table of so many rows and columns may be coded and copied at once."""
+    return shape[0] * shape[1] <= _FEW_CELLS
 
 
 def blocks(values: Coded) -> Iterator[tuple[slice, np.ndarray]]:
-    """All rows in turn, some at a time, and where they stand.
+    """All rows in turn, some at a time, and where they stand; all of a small table.
 
     The same ones for equal tables of either form, whose sums then round alike.
     """
-    step = max(1, _CELLS_PER_BLOCK // max(values.shape[1], 1))
-    for start in range(0, len(values), step):
-        rows = slice(start, start + step)
+    small = is_small(values.shape)
+    for rows in [slice(0, len(values))] if small else _slices(values.shape):
         yield rows, np.ascontiguousarray(values[rows])
+
+
+def _slices(shape: tuple[int, int]) -> Iterator[slice]:
+    """All rows of a table in turn, as many at a time as a cache holds."""
+    step = max(1, _CELLS_PER_BLOCK // max(shape[1], 1))
+    for start in range(0, shape[0], step):
+        yield slice(start, start + step)
 
 
 @dataclass(frozen=True)
@@ -162,6 +230,15 @@ class Rows:
             None if self.weight is None else _gather(self.weight, places),
             None if self.seen is None else _gather(self.seen, places),
         )
+
+    def shaped(self, shape: torch.Size) -> Rows:
+        """The same rows, of no weight, with several axes in place of their one."""
+
+        def view(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.reshape(*shape, part.shape[-1])
+
+        x = self.x.reshape(*shape, self.x.shape[-1])
+        return Rows(x, view(self.observed), None, view(self.seen))
 
     def to(self, device: torch.device) -> Rows:
         """The same rows of the host on a device."""
@@ -241,9 +318,12 @@ class RowsOnDemand:
     ----------
     table : OnDemand
     make : callable
-        From coded rows to `Rows`.
+        From coded rows, and what the encoder sees of them where that is given, to
+        `Rows`.
     weight : Tensor of shape (n_rows,) or None
         Mean 1, on the host; None where all rows count alike.
+    seen : Tensor of shape (n_rows, n_inputs) or None
+        What the encoder sees, on the host; None where that is made with the row.
     """
 
     places_device = torch.device("cpu")
@@ -251,10 +331,11 @@ class RowsOnDemand:
     def __init__(
         self,
         table: OnDemand,
-        make: Callable[[np.ndarray], Rows],
+        make: Callable[..., Rows],
         weight: Tensor | None = None,
+        seen: Tensor | None = None,
     ) -> None:
-        self.table, self.make, self.weight = table, make, weight
+        self.table, self.make, self.weight, self.seen = table, make, weight, seen
         first = make(table[:1])
         self.n_inputs, self.device = first.n_inputs, first.device
 
@@ -263,11 +344,13 @@ class RowsOnDemand:
 
     def at(self, places: Tensor) -> Rows:
         """The rows at these places (n_members, n_rows), for each member its own."""
-        rows, weight = self.make(self.table[places.flatten().numpy()]), None
+        flat, weight, seen = places.flatten(), None, None
+        if self.seen is not None:
+            seen = send(self.seen[flat], self.device)
+        rows = self.make(self.table[flat.numpy()], seen=seen)
         if self.weight is not None:
             weight = send(_gather(self.weight, places), self.device)
-        here = torch.arange(places.numel(), device=self.device).view(places.shape)
-        return replace(rows.at(here), weight=weight)
+        return replace(rows.shaped(places.shape), weight=weight)
 
 
 AnyRows: TypeAlias = Rows | RowsOnHost | RowsOnDemand

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skvae.model.rows import Coded, OnDemand, take_rows
+from skvae.model.rows import Coded, OnDemand, blocks, take_rows
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,24 @@ class CodedTable:
 
     def without(self, rows: np.ndarray) -> CodedTable:
         """All rows but some."""
-        return self.take(np.delete(np.arange(len(self.values)), rows))
+        if not len(rows):
+            return self
+        left = np.ones(len(self.values), dtype=bool)
+        left[rows] = False
+        return self.take(left)
 
     @property
     def array(self) -> np.ndarray:
         """All values, shape (n_rows, n_columns)."""
-        return self.values[:]
+        values = self.values
+        return values.made() if isinstance(values, OnDemand) else values
 
     @property
     def holed(self) -> np.ndarray:
         """Whether a cell of a column is missing, bool (n_columns,)."""
-        if isinstance(self.values, OnDemand):
-            return np.zeros(len(self.kinds), dtype=bool)
-        return np.asarray(np.isnan(self.values).any(axis=0))
+        found = np.zeros(len(self.kinds), dtype=bool)
+        if isinstance(self.values, OnDemand) and self.values.whole:
+            return found
+        for _, part in blocks(self.values):
+            found |= np.isnan(part).any(axis=0)
+        return found

@@ -78,9 +78,6 @@ def fit_model(
         True stops.
     """
     train_rows, held_out = split_rows(len(table.values), settings, seed, validation)
-    used, weight = table, None
-    if len(held_out):
-        used, kept = table.take(train_rows), table.take(held_out)
     seeds = [seed + member for member in range(settings.n_members)]
     if model is None:
         if validation is not None:
@@ -88,7 +85,9 @@ def fit_model(
         if is_closed_form(table.kinds, settings):
             return _closed_form_fit(table, settings, seeds, on_epoch)
         model = start_model(table, settings, seeds)
+    used, weight = table, None
     if len(held_out):
+        used, kept = table.take(train_rows), table.take(held_out)
         validation, weight = kept.array, kept.weight
     history = train_model(
         model := model.to(torch.float32, settings.device),
@@ -171,7 +170,11 @@ def train_model(
     if not settings.variational:
         set_unit_noise(model)
     batches = Batches(
-        model.rows_for_batches(table.values, table.weight),
+        model.rows_for_batches(
+            table.values,
+            table.weight,
+            once=settings.plan.n_epochs * settings.n_members == 1,
+        ),
         batch_size=settings.batch_size,
         n_draws=settings.n_draws,
         n_components=settings.n_components,

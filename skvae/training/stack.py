@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from skvae.model.latent import LatentModel
 from skvae.model.members import stack, unstack, widen
-from skvae.model.rows import Rows
+from skvae.model.rows import Rows, blocks
 from skvae.training.batches import Batches
 from skvae.training.coded import CodedTable
 from skvae.training.fit import (
@@ -152,13 +153,10 @@ class _Ready:
         table, settings = job.table, job.settings
         plan = replace(settings.plan, learning_rate=1.0, beta=1.0)
         alike = replace(settings, alpha=0.0, l1_ratio=0.0, plan=plan)
-        digest = _digest(
-            table.array,
-            table.weight,
-            table.units,
-            table.resolution,
-            repr((table.kinds, table.levels)),
-        )
+        about = table.weight, table.units, table.resolution
+        described = repr((table.kinds, table.levels))
+        cells = (part for _, part in blocks(table.values))
+        digest = _digest(chain(cells, about, [described]))
         seeds = [job.seed + member for member in range(settings.n_members)]
         key = (digest, job.seed, alike)
         if key not in starts:
@@ -172,10 +170,8 @@ class _Ready:
             table.kinds,
             table.levels,
             _digest(
-                *(
-                    part.numpy()[seen]
-                    for part in (own.likelihood.centre, own.likelihood.scale)
-                )
+                part.numpy()[seen]
+                for part in (own.likelihood.centre, own.likelihood.scale)
             ),
             own.likelihood.trials,
             own.flagged,
@@ -185,7 +181,7 @@ class _Ready:
         )
         # What the encoder sees in holes is the model's own guess.
         guess = None if own.filler is None else str(id(own))
-        rows = _digest(digest, guess, *split)
+        rows = _digest([digest, guess, *split])
         return cls(job, own, seeds, split, rows, shape)
 
     def start(self) -> LatentModel:
@@ -291,7 +287,7 @@ class _Stack:
             if each.rows not in tables:
                 table = each.job.table.take(each.split[side])
                 firsts[each.rows] = sum(len(rows) for rows in tables.values())
-                tables[each.rows] = model.rows(table.array, table.weight)
+                tables[each.rows] = model.all_rows(table.values, table.weight)
         first = self._each(lambda each: firsts[each.rows], torch.long)
         within = torch.arange(len(self._ready[0].split[side]), device=flat.device)
         return Rows.concatenate(list(tables.values())), first + within
@@ -330,7 +326,7 @@ class _Stack:
         return torch.tensor(numbers, dtype=dtype, device=self._model.device)
 
 
-def _digest(*parts: np.ndarray | str | None) -> str:
+def _digest(parts: Iterable[np.ndarray | str | None]) -> str:
     """A name that equal arrays share."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:

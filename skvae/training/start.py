@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from skvae._backend import as_array
-from skvae.model.closed_form import column_means, linear_start, noise_floor
+from skvae.model.closed_form import linear_start, noise_floor
+from skvae.model.incomplete import column_means
 from skvae.model.latent import LatentModel
 from skvae.model.likelihoods import TableLikelihood
 from skvae.model.linear import LinearGaussian
@@ -121,7 +122,9 @@ def _linear_start(
     if not all(own.plain):
         kept = ~as_array(own.reference)
         values = change_rows(
-            values, lambda x: as_array(own.features(torch.as_tensor(x)))[:, kept]
+            values,
+            lambda x: as_array(own.features(torch.as_tensor(x)))[:, kept],
+            int(kept.sum()),
         )
         units = as_array(own.spread(torch.as_tensor(units)))[kept]
         features_floor = features_floor[kept]

@@ -117,11 +117,11 @@ def test_automatic_steps_visit_a_random_part_of_many_rows() -> None:
     # All rows tell the threshold.
     assert (detector.predict(X) == -1).mean() == pytest.approx(0.05, abs=1e-4)
     training = detector._prepare(X, None, go_on=False)
-    assert len(training.raw) == len(training.coded.values) == 25_600
-    assert not np.array_equal(training.raw.numbers, X[:25_600])
+    assert len(training.used) == len(training.coded.values) == 25_600
+    assert not np.array_equal(training.used, np.arange(25_600))
     # Of passes that were asked for, each is over all rows but those kept back.
     asked = clone(detector).set_params(max_iter=1)
-    assert len(asked._prepare(X, None, go_on=False).raw) == 35_000
+    assert len(asked._prepare(X, None, go_on=False).used) == 35_000
 
 
 def test_validation_rows_of_the_user(cls: type[Estimator]) -> None:

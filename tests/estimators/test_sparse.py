@@ -54,6 +54,7 @@ def answers(model: Any, X: Any) -> list[np.ndarray]:
 @pytest.fixture
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables of a test are gone through in several blocks, as large ones are."""
+    monkeypatch.setattr(rows, "_FEW_CELLS", 0)
     monkeypatch.setattr(rows, "_CELLS_PER_BLOCK", 2**12)
     monkeypatch.setattr(incomplete, "_MOST_ROWS", 500)
     monkeypatch.setattr(batches, "_CELLS_PER_BLOCK", 2**12)
