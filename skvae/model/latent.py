@@ -144,7 +144,7 @@ class LatentModel(Autoencoder):
         coded: np.ndarray,
         weight: np.ndarray | None = None,
         *,
-        seen: Tensor | None = None,
+        features: Tensor | None = None,
     ) -> Rows:
         """Coded rows as tensors of this model's precision and place.
 
@@ -153,17 +153,16 @@ class LatentModel(Autoencoder):
         coded : ndarray of shape (n_rows, n_columns)
             NaN where a cell is missing.
         weight : ndarray of shape (n_rows,) or None
-        seen : Tensor of shape (n_rows, n_inputs) or None
-            What the encoder sees, where that is known already.
+        features : Tensor of shape (n_rows, n_locations) or None
+            Those of the cells, all holes filled, where they are known already.
         """
         flat, own = self.params.flat, self.likelihood
         rows = Rows.from_coded(coded, flat.dtype, flat.device, weight)
-        if seen is not None:
-            return replace(rows, seen=seen)
-        features = own.features(rows.x)
-        if rows.observed is not None:
-            known = own.spread(rows.observed) > 0.0
-            features = torch.where(known, features, self._expected(features, known))
+        if features is None:
+            features = own.features(rows.x)
+            if rows.observed is not None:
+                seen = own.spread(rows.observed) > 0.0
+                features = torch.where(seen, features, self._expected(features, seen))
         flags = features[:, :0]
         if self.flagged:
             flags = features.new_zeros(len(features), len(self.flagged))
@@ -200,14 +199,21 @@ class LatentModel(Autoencoder):
             if flat.device.type == "cuda" and fitting:
                 return self.all_rows(coded, weight)
             own = None if weight is None else scaled_weight(weight, flat.dtype, host)
-            seen = None
+            features = None
             if self.filler is not None and not (coded.whole or once):
-                parts = [self.rows(part).inputs.to(host) for _, part in blocks(coded)]
-                seen = torch.cat(parts)
-            return RowsOnDemand(coded, self.rows, own, seen)
+                features = self._filled(coded)
+            return RowsOnDemand(coded, self.rows, own, features)
         if fitting:
             return self.rows(coded, weight)
         return RowsOnHost(self.to(flat.dtype, host).rows(coded, weight), flat.device)
+
+    def _filled(self, coded: Coded) -> Tensor:
+        """Features of all cells, holes filled, on the host."""
+        width = self.likelihood.n_locations
+        filled = torch.empty((len(coded), width), dtype=self.params.flat.dtype)
+        for rows, part in blocks(coded):
+            filled[rows] = self.rows(part).inputs[:, :width].cpu()
+        return filled
 
     def _expected(self, features: Tensor, seen: Tensor) -> Tensor:
         """Features to put where ``seen`` is false, one row or one for each."""

@@ -318,12 +318,11 @@ class RowsOnDemand:
     ----------
     table : OnDemand
     make : callable
-        From coded rows, and what the encoder sees of them where that is given, to
-        `Rows`.
+        From coded rows, and their features where these are given, to `Rows`.
     weight : Tensor of shape (n_rows,) or None
         Mean 1, on the host; None where all rows count alike.
-    seen : Tensor of shape (n_rows, n_inputs) or None
-        What the encoder sees, on the host; None where that is made with the row.
+    features : Tensor of shape (n_rows, n_features) or None
+        Of the rows with holes filled, on the host; None where they are made anew.
     """
 
     places_device = torch.device("cpu")
@@ -333,9 +332,10 @@ class RowsOnDemand:
         table: OnDemand,
         make: Callable[..., Rows],
         weight: Tensor | None = None,
-        seen: Tensor | None = None,
+        features: Tensor | None = None,
     ) -> None:
-        self.table, self.make, self.weight, self.seen = table, make, weight, seen
+        self.table, self.make, self.weight = table, make, weight
+        self.features = features
         first = make(table[:1])
         self.n_inputs, self.device = first.n_inputs, first.device
 
@@ -344,10 +344,10 @@ class RowsOnDemand:
 
     def at(self, places: Tensor) -> Rows:
         """The rows at these places (n_members, n_rows), for each member its own."""
-        flat, weight, seen = places.flatten(), None, None
-        if self.seen is not None:
-            seen = send(self.seen[flat], self.device)
-        rows = self.make(self.table[flat.numpy()], seen=seen)
+        flat, weight, features = places.flatten(), None, None
+        if self.features is not None:
+            features = send(self.features[flat], self.device)
+        rows = self.make(self.table[flat.numpy()], features=features)
         if self.weight is not None:
             weight = send(_gather(self.weight, places), self.device)
         return replace(rows.shaped(places.shape), weight=weight)

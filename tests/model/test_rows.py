@@ -163,15 +163,15 @@ def test_copies_are_found_block_by_block() -> None:
 
 def test_rows_become_tensors_with_what_belongs_to_them() -> None:
     X, weight = table(), torch.arange(N, dtype=torch.float32)
-    seen = torch.arange(2 * N, dtype=torch.float32).view(N, 2)
+    features = torch.arange(2 * N, dtype=torch.float32).view(N, 2)
 
-    def make(part: np.ndarray, *, seen: torch.Tensor | None = None) -> Rows:
+    def make(part: np.ndarray, *, features: torch.Tensor | None = None) -> Rows:
         x = torch.as_tensor(part, dtype=torch.float32)
-        return Rows(x, seen=seen if seen is not None else -x)
+        return Rows(x, seen=features if features is not None else -x)
 
     places = torch.as_tensor([[5, 2], [0, 5]])
     chosen = OnDemand.of(X).take(np.arange(N)[::-1])
-    for given, inputs in ((seen, seen[places]), (None, None)):
+    for given, inputs in ((features, features[places]), (None, None)):
         part = RowsOnDemand(chosen, make, weight, given).at(places)
         expected = torch.as_tensor(X[::-1].copy(), dtype=torch.float32)[places]
         torch.testing.assert_close(part.x, expected)
