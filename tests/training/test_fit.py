@@ -79,7 +79,7 @@ def settings(**changes: Any) -> Settings:
         {"n_importance_samples": 3, "held_out": 0.2},
         {"plan": Plan(5, 5e-3, SCHEDULES["constant"], trim=0.1)},
     ],
-    ids=str,
+    ids=lambda changes: " ".join(changes) or "default",
 )
 def test_every_kind_of_column_trains(changes: dict[str, Any], holes: bool) -> None:
     fit = fit_model(table(holes=holes), settings(**changes), 0)
