@@ -3,9 +3,11 @@
     python benchmarks/speed/quality.py --data data
 
 writes the table ``quality.md`` beside this file: evidence lower bounds of held-out rows
-under ``VAETransformer()`` as it comes and after ten times as many passes (three times,
-on large tables), and its CPU time beside that of PyOD's VAE for the 30 passes of its
-defaults.
+under ``VAETransformer()`` as it comes and after ten times as many passes (fewer where
+these would take hours, as the table says), and its CPU time beside that of PyOD's VAE
+for the 30 passes of its defaults. MNIST is the binarised one of Larochelle and Murray,
+2011: of grey pixels as real numbers, single rows (a pixel that is hardly ever lit) move
+the mean by more than the nat that is asked.
 """
 
 from __future__ import annotations
@@ -26,22 +28,27 @@ from threadpoolctl import threadpool_limits
 import skvae
 
 N_TEST = 2000
-LARGE_CELLS = 500_000  # ten times as many passes over more would take too long
 PYOD_PASSES, PYOD_ROWS = 30, 5000  # its time is that of a pass over fewer rows, scaled
 
 
-def splits(folder: Path | None) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Names, rows to fit to and rows held out."""
-    for n_rows, n_columns in ((2_000, 20), (20_000, 50), (200_000, 30)):
+def splits(
+    folder: Path | None,
+) -> Iterator[tuple[str, int, np.ndarray, np.ndarray]]:
+    """Names, how many times longer to train, rows to fit to and rows held out."""
+    for n_rows, n_columns, times in (
+        (2_000, 20, 10),
+        (20_000, 50, 10),
+        (200_000, 30, 3),
+    ):
         table = contenders.make_table(n_rows + N_TEST, n_columns)
-        yield f"{n_rows} x {n_columns}", table[:n_rows], table[n_rows:]
+        yield f"{n_rows} x {n_columns}", times, table[:n_rows], table[n_rows:]
     if folder:
-        with np.load(folder / "image" / "mnist.npz") as digits:
+        with np.load(folder / "image" / "mnist_binarized_larochelle.npz") as digits:
             train, test = (
-                digits[name].reshape(-1, 784).astype(np.float32)
-                for name in ("X_train", "X_test")
+                digits[name].astype(np.float32) for name in ("X_train", "X_test")
             )
-        yield "MNIST", train, test[:N_TEST]
+        # In the file's order the first digits are the easy ones.
+        yield "MNIST", 2, train, test[:: len(test) // N_TEST]
 
 
 def clocked(run: Callable[[], object]) -> float:
@@ -63,9 +70,8 @@ def pyod_seconds(train: np.ndarray) -> float:
     return PYOD_PASSES * len(train) / len(some) * clocked(lambda: run(1))
 
 
-def measure(name: str, train: np.ndarray, test: np.ndarray) -> str:
+def measure(name: str, times: int, train: np.ndarray, test: np.ndarray) -> str:
     """One line of the table."""
-    times = 10 if train.size <= LARGE_CELLS else 3
     asked = 1.0 if name == "MNIST" else 0.05
     default = skvae.VAETransformer(random_state=0, device="cpu")
     seconds = clocked(lambda: default.fit(train))
@@ -91,7 +97,7 @@ def measure(name: str, train: np.ndarray, test: np.ndarray) -> str:
 def main() -> int:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder that holds image/mnist.npz")
+    parser.add_argument("--data", type=Path, help="folder that holds image/mnist_*.npz")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -69,16 +69,15 @@ alpha : float, default={alpha}
 l1_ratio : float, default=0.0
     Share of `alpha` that is an L1 penalty; the rest is L2.
 batch_size : int or "auto", default="auto"
-    Rows of a training step; at most all. "auto" is 32 to {auto_batch}, growing with the
-    table.
+    Rows of a training step; at most all. "auto" is 32 to {auto_batch}.
 learning_rate_init : float, default={learning_rate_init}
     Largest learning rate.
 learning_rate : {{"cosine", "constant"}}, default="cosine"
     Its course over training.
 max_iter : int or "auto", default="auto"
-    Passes over the rows. {auto_max_iter} Of a table of more rows than
-    these visit, a random part is learned from; levels, scales and thresholds are
-    those of all rows.
+    Passes over the rows. {auto_max_iter}
+    Of a table of more rows than these visit, or more than 2,560,000, a random part is
+    learned from; levels, scales and thresholds are those of all rows.
 max_time : float or None, default=None
     Seconds after which training ends, at the end of a pass.
 early_stopping : bool or "auto", default="auto"
@@ -88,8 +87,8 @@ validation_fraction : float, default=0.1
     Share of the rows held out, at most 4096 rows; not used where `X_val` is given.
 n_iter_no_change : int, default=10
     Looks at the held-out rows without a gain of `tol` before training stops. A look
-    comes after a pass and after at least 25 steps (fewer on tables under 500 rows);
-    in the first fifth of the passes none counts.
+    comes after a pass and after at least 25 steps and a hundredth of all (less on
+    tables under 500 rows); in the first fifth of the passes none counts.
 tol : float, default=1e-4
     Least gain, nats a row.
 max_grad_norm : float or None, default={max_grad_norm}
@@ -147,21 +146,23 @@ _TRANSFORMER_WORDS = {
     "auto_likelihood": '"auto" is bernoulli for\n    0 and 1, categorical for text, '
     "ordinal for ordered categories, gaussian for\n    other numbers.",
     "auto_noise": '"auto" is "network", and "column" for a\n    plain auto-encoder.',
-    "auto_max_iter": '"auto" allows eight steps a row, 20 to 5000 in all.',
+    "auto_max_iter": '"auto" allows eight steps a row, 20 to 5000 in\n    all; half a '
+    "step a row where that is more, to 10000, under 200 columns.",
     "auto_hidden": "(64, 64), and (256, 128) from 200 columns",
-    "auto_batch": "512",
+    "auto_batch": "512, growing with the\n    table; 1024 from 100,000 rows",
     "auto_stopping": '"auto" does so from 50 rows; with\n    fewer, nothing could show '
     "that training helped, and a linear start is kept as it is.",
     "start_options": '{"linear", "random"}, default="linear"',
     "mixed_start": "",
     "alpha": "0.01",
-    "learning_rate_init": "0.003",
+    "learning_rate_init": "0.008",
     "max_grad_norm": "100.0",
 }
 _IMPUTER_WORDS = {
     **_TRANSFORMER_WORDS,
     "auto_noise": '"auto" is "column".',
     "auto_max_iter": '"auto" allows eight steps a row, 20 to 2000 in all.',
+    "auto_batch": "512, growing with the\n    table",
     "alpha": "0.0",
     "learning_rate_init": "0.01",
 }
@@ -174,7 +175,7 @@ _DETECTOR_WORDS = {
     "auto_max_iter": '"auto" allows eight steps a row, 20 to 200\n    in all, for '
     "outliers are learned last (300 for novelties).",
     "auto_hidden": "(64,)",
-    "auto_batch": "128",
+    "auto_batch": "128, growing with the\n    table",
     "auto_stopping": '"auto" does not:\n    training is short as it is.',
     "start_options": '{"auto", "linear", "random", "mixed"}, default="auto"',
     "mixed_start": '\n    "mixed" starts half of the members linear, the others at '

@@ -27,15 +27,16 @@ class Defaults:
     ----------
     continuous, scaling, noise : str
         Of the continuous columns.
-    max_steps : int
+    max_steps : callable
+        Number of rows and of columns to most steps of training.
     n_components : callable
         Number of columns to number of components.
     hidden : callable
         Number of columns to widths of the encoder's hidden layers.
     least_noise : float
         Least noise of a column, a share of its scale.
-    max_batch : int
-        Most rows of a training step.
+    max_batch : callable
+        Number of rows to most of them in a training step.
     params : dict
         Values of the parameters that are "auto".
     """
@@ -43,11 +44,11 @@ class Defaults:
     continuous: str
     scaling: str
     noise: str
-    max_steps: int
+    max_steps: Callable[[int, int], int]
     n_components: Callable[[int], int]
     hidden: Callable[[int], tuple[int, ...]]
     least_noise: float = 0.0
-    max_batch: int = 512
+    max_batch: Callable[[int], int] = lambda n_rows: 512
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def settle(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,18 +61,35 @@ class Defaults:
         }
 
 
+# Columns from which networks are wide, and a step takes ten times as long.
+_MANY_COLUMNS = 200
+
+
+def _density_steps(n_rows: int, n_columns: int) -> int:
+    return 5000 if n_columns >= _MANY_COLUMNS else min(max(5000, n_rows // 2), 10_000)
+
+
 DENSITY = Defaults(
     continuous="gaussian",
     scaling="standard",
     noise="network",
-    max_steps=5000,
+    max_steps=_density_steps,
     n_components=lambda n_columns: min((n_columns + 1) // 2, 32),
-    hidden=lambda n_columns: (256, 128) if n_columns >= 200 else (64, 64),
+    hidden=lambda n_columns: (256, 128) if n_columns >= _MANY_COLUMNS else (64, 64),
+    max_batch=lambda n_rows: 1024 if n_rows >= 100_000 else 512,
 )
 """Of a description of a table that is trusted."""
 
 # Below this, held-out rows are too few to tell whether training helped.
 _FEW_ROWS = 50
+
+# A fit looks at no more rows: beyond, they cost memory and time and tell little.
+_MOST_ROWS = 2_560_000
+
+# Steps between looks at the held-out rows, at least: one for so many rows, up to a
+# number, or where that is more to a share of all steps. While the rate is high, looks
+# that are close mistake its noise for the end.
+_LOOK_AFTER, _ROWS_A_STEP, _LOOKS = 25, 20, 100
 
 # Share of the steps before that early stopping does not count looks without a gain:
 # where the networks gained on a linear start, they did so from an eighth of the steps
@@ -189,7 +207,11 @@ def resolve_settings(
     steps_per_epoch = max(1, math.ceil(n_learned / batch_size))
     max_iter = params["max_iter"]
     if max_iter == "auto":
-        max_iter = math.ceil(_max_steps(n_seen, defaults) / steps_per_epoch)
+        n_steps = _max_steps(n_seen, len(kinds), defaults)
+        max_iter = math.ceil(n_steps / steps_per_epoch)
+    look_every = max(1, n_rows // _ROWS_A_STEP)
+    if look_every >= _LOOK_AFTER:
+        look_every = max(_LOOK_AFTER, steps_per_epoch * max_iter // _LOOKS)
     network = Network(
         "one", len(kinds), n_components, n_components, hidden, params["activation"]
     )
@@ -221,7 +243,7 @@ def resolve_settings(
             dropout=params["dropout"],
             trim=params.get("trim", 0.0),
             max_grad_norm=params["max_grad_norm"],
-            look_every=int(np.clip(n_rows // 20, 1, 25)),
+            look_every=look_every,
             patience=params["n_iter_no_change"],
             patience_from=_PATIENCE_FROM,
             tol=params["tol"],
@@ -231,19 +253,23 @@ def resolve_settings(
     )
 
 
-def most_rows(params: dict[str, Any], n_rows: int, defaults: Defaults) -> int:
+def most_rows(
+    params: dict[str, Any], n_rows: int, n_columns: int, defaults: Defaults
+) -> int:
     """How many of a table's rows a fit looks at: no more than its steps can visit.
 
     Parameters
     ----------
     params, n_rows, defaults
         As of `resolve_settings`.
+    n_columns : int
     """
     if params["max_iter"] != "auto" or _max_samples(params) is not None:
         return n_rows
     kept = n_held_out(n_rows, _held_out(params, n_rows))
-    n_visited = _max_steps(n_rows, defaults) * _batch_size(params, n_rows, defaults)
-    return min(n_rows, n_visited + kept)
+    n_steps = _max_steps(n_rows, n_columns, defaults)
+    n_visited = n_steps * _batch_size(params, n_rows, defaults)
+    return min(n_rows, n_visited + kept, _MOST_ROWS)
 
 
 def _max_samples(params: dict[str, Any]) -> int | float | None:
@@ -258,12 +284,12 @@ def _batch_size(params: dict[str, Any], n_seen: int, defaults: Defaults) -> int:
     batch_size = params["batch_size"]
     if batch_size == "auto":
         batch_size = 2 ** max(5, round(math.log2(n_seen / 16)))
-        batch_size = min(batch_size, defaults.max_batch)
+        batch_size = min(batch_size, defaults.max_batch(n_seen))
     return int(min(batch_size, n_seen))
 
 
-def _max_steps(n_seen: int, defaults: Defaults) -> int:
-    return int(np.clip(8 * n_seen, 20, defaults.max_steps))
+def _max_steps(n_seen: int, n_columns: int, defaults: Defaults) -> int:
+    return int(np.clip(8 * n_seen, 20, defaults.max_steps(n_seen, n_columns)))
 
 
 def _is_few(params: dict[str, Any], n_rows: int) -> bool:

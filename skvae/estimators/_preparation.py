@@ -76,7 +76,7 @@ class Preparation(Questions, BaseEstimator):
             kept = without_lone_cells(normal.cells, kept)
         seed = fresh_seed(self.random_state)
         schema = self._known_schema(normal, kept, outliers, go_on=go_on)
-        used = self._used(~kept, seed, whole=whole)
+        used = self._used(~kept, seed, len(schema.kinds), whole=whole)
         values = encode_for_fit(schema, normal.cells, used)
         weight = None if normal.weight is None else normal.weight[used]
         completion = self._completion if go_on else None
@@ -113,14 +113,16 @@ class Preparation(Questions, BaseEstimator):
             self._check_same_architecture(settings)
         return settings
 
-    def _used(self, free: np.ndarray, seed: int, *, whole: bool) -> np.ndarray:
+    def _used(
+        self, free: np.ndarray, seed: int, n_columns: int, *, whole: bool
+    ) -> np.ndarray:
         """Positions of the rows to fit to, of those that are ``free``, ascending.
 
         No more than training comes to see, unless ``whole``.
         """
         n_free = n_wanted = int(free.sum())
         if not whole:
-            n_wanted = most_rows(self._settled, n_free, self._defaults)
+            n_wanted = most_rows(self._settled, n_free, n_columns, self._defaults)
         chosen = sample_positions(n_free, n_wanted, seed)
         if n_free == len(free):
             return chosen

@@ -26,7 +26,8 @@ from skvae.training.history import History
 _IMPUTATION = replace(
     DENSITY,
     noise="column",
-    max_steps=2000,
+    max_steps=lambda n_rows, n_columns: 2000,
+    max_batch=lambda n_rows: 512,
     n_components=lambda n_columns: min((2 * n_columns + 2) // 3, 32),
 )
 

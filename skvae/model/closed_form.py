@@ -21,6 +21,10 @@ from skvae.model.rows import Coded, Rows, blocks, take_rows
 # worse than under factor analysis, which has no floor.
 _LEAST_SCALE, _LEAST_RESOLVED = 1e-3, 1e-2
 
+# Noise of a column, as a share of what others leave unexplained of it, that keeps
+# components from copying it; and of how many carriers it is half that.
+_MOST_UNIQUE, _MANY_CARRIERS = 0.5, 1000
+
 _CONCENTRATION_STEPS = 4
 # Relative difference of log-likelihoods within which rows are equal.
 _TIED = 1e-9
@@ -89,6 +93,12 @@ def noise_floor(values: Coded, resolution: np.ndarray, *, robust: bool) -> np.nd
     floor = np.clip(resolution**2 / 12.0, _LEAST_SCALE**2, _LEAST_RESOLVED**2)
     if robust:
         return floor
+    variance, carriers = _carried_variance(values)
+    return np.maximum(floor, variance / carriers**3)
+
+
+def _carried_variance(values: Coded) -> tuple[np.ndarray, np.ndarray]:
+    """Variance of each column, and how many rows carry it, each (n_columns,)."""
     mean, count = column_means(values)
     second = fourth = np.zeros(values.shape[1])
     for _, part in blocks(values):
@@ -97,8 +107,7 @@ def noise_floor(values: Coded, resolution: np.ndarray, *, robust: bool) -> np.nd
         square[np.isnan(square)] = 0.0
         second = second + square.sum(axis=0)
         fourth = fourth + np.square(square, out=square).sum(axis=0)
-    carriers = second**2 / fourth
-    return np.maximum(floor, second / count / carriers**3)
+    return second / count, second**2 / fourth
 
 
 def dependent_columns(values: Coded) -> np.ndarray:
@@ -135,6 +144,7 @@ def linear_start(
     shared: bool,
     units: np.ndarray | None,
     trim: float = 0.0,
+    copies: bool = True,
 ) -> LinearGaussian:
     """Probabilistic PCA (one noise, in ``units``) or factor analysis (one a column).
 
@@ -142,7 +152,14 @@ def linear_start(
     With ``trim`` the least likely share of the rows is left out, by concentration steps
     as in Rousseeuw and Van Driessen, "A Fast Algorithm for the Minimum Covariance
     Determinant Estimator", 1999: each fit chooses the rows of the next.
+    Without ``copies`` no component may copy a column whose variance many rows carry.
+    Training hardly ever parts from such a component, though the networks tell better
+    what there is to know of the column; of a few odd cells they learn too little.
     """
+    least_unique: float | np.ndarray = 0.0
+    if not copies:
+        _, carriers = _carried_variance(values)
+        least_unique = _MOST_UNIQUE * carriers / (carriers + _MANY_CARRIERS)
     chosen, own = values, weight
     for _ in range(_CONCENTRATION_STEPS if trim else 1):
         moments = Moments.of(chosen, own)
@@ -152,7 +169,11 @@ def linear_start(
             )
         else:
             linear = factor_analysis(
-                moments.mean, moments.covariance, n_components, floor=floor
+                moments.mean,
+                moments.covariance,
+                n_components,
+                floor=floor,
+                least_unique=least_unique,
             )
         if trim:
             # A filled hole adds nothing to a row's distance from the model.

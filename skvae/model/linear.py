@@ -203,6 +203,7 @@ def factor_analysis(
     n_components: int,
     *,
     floor: ArrayLike = 0.0,
+    least_unique: ArrayLike = 0.0,
     max_iter: int = 500,
     tol: float = 1e-9,
 ) -> LinearGaussian:
@@ -222,6 +223,10 @@ def factor_analysis(
         Least noise variance of a column, in the units of `covariance`. Never below
         1e-10 of the column's variance, where the likelihood drowns in rounding;
         below about 1e-7 the search may stop a little (1e-3 nats) early.
+    least_unique : float or array-like of shape (n_features,), default=0.0
+        Least noise variance of a column as a share of what the other columns leave
+        unexplained of it. Above 0 no component can copy a single column, noise and
+        all, as those do in a Heywood case.
     max_iter : int, default=500
         Most evaluations of the likelihood from a start; fewer from about 390 columns.
     tol : float, default=1e-9
@@ -248,6 +253,9 @@ def factor_analysis(
     correlation = covariance / np.outer(spread, spread)
     floor = _check_vector(floor, "floor", d, least=0.0)
     lowest = np.maximum(floor / spread**2, _LEAST_SHARE)
+    least_unique = _check_vector(least_unique, "least_unique", d, least=0.0)
+    if least_unique.any():
+        lowest = np.maximum(lowest, least_unique * _unexplained(correlation, 1e-6))
 
     pca = probabilistic_pca(mean, covariance, n_components, floor=floor)
     starts = [
@@ -372,9 +380,15 @@ def _whitened_eigenpairs(
 
 def _unique_variances(correlation: Array, n_components: int) -> Array:
     """Joreskog's start (d,): (1 - k / 2d) / diag(S^-1), of a slightly shrunk S."""
-    d = len(correlation)
-    shrunk = 0.999 * correlation + 0.001 * np.eye(d)
-    return max(1 - n_components / (2 * d), 0.5) / np.diag(linalg.pinvh(shrunk))
+    share = max(1 - n_components / (2 * len(correlation)), 0.5)
+    return share * _unexplained(correlation, 1e-3)
+
+
+def _unexplained(correlation: Array, shrinkage: float) -> Array:
+    """Share of each column's variance that the others do not explain, (d,)."""
+    shrunk = (1.0 - shrinkage) * correlation + shrinkage * np.eye(len(correlation))
+    unexplained: Array = 1.0 / np.diag(linalg.pinvh(shrunk))
+    return unexplained
 
 
 def _check_moments(

@@ -129,6 +129,9 @@ def _linear_start(
         units = as_array(own.spread(torch.as_tensor(units)))[kept]
         features_floor = features_floor[kept]
     shared = settings.noise == "shared"
+    trained = (
+        settings.noise == "network" and settings.hidden and not settings.keep_start
+    )
     return linear_start(
         values,
         table.weight,
@@ -137,6 +140,7 @@ def _linear_start(
         units=units if shared else None,
         shared=shared or not settings.variational,
         trim=settings.plan.trim,
+        copies=not trained,
     )
 
 

@@ -321,6 +321,23 @@ def test_a_copied_column_becomes_a_component(floor: float) -> None:
     np.testing.assert_allclose(model.log_prob(table), expected, atol=1e-3 + 10 * floor)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_no_component_copies_a_column_of_its_own_noise(share: float) -> None:
+    # More components than the columns support: some copy single columns.
+    X = factor_table(500, 8, 2)
+    free = factor_analysis(*moments(X), 4)
+    bound = factor_analysis(*moments(X), 4, least_unique=share)
+    left = []
+    for j in range(X.shape[1]):
+        others = np.column_stack([np.ones(len(X)), np.delete(X, j, axis=1)])
+        _, residual, *_ = np.linalg.lstsq(others, X[:, j])
+        left.append(residual[0] / len(X))
+    assert (free.noise_variance < 0.05 * np.array(left)).any()
+    assert (bound.noise_variance >= share * np.array(left) * (1 - 1e-4)).all()
+    # Copies say little of the rows, and little is lost without them.
+    assert bound.log_prob(X).mean() > free.log_prob(X).mean() - 0.02
+
+
 def test_per_column_floors_bind_where_they_are_set() -> None:
     X = standardised("wine")
     floor = np.where(np.arange(X.shape[1]) % 2, 0.6, 0.0)
