@@ -63,7 +63,7 @@ class BaseVAE(Outcome, CallbackSupportMixin, BaseEstimator):
         alpha: float = 0.01,
         l1_ratio: float = 0.0,
         batch_size: int | str = "auto",
-        learning_rate_init: float = 0.008,
+        learning_rate_init: float = 0.01,
         learning_rate: str = "cosine",
         max_iter: int | str = "auto",
         max_time: float | None = None,

@@ -155,7 +155,7 @@ _TRANSFORMER_WORDS = {
     "start_options": '{"linear", "random"}, default="linear"',
     "mixed_start": "",
     "alpha": "0.01",
-    "learning_rate_init": "0.008",
+    "learning_rate_init": "0.01",
     "max_grad_norm": "100.0",
 }
 _IMPUTER_WORDS = {
@@ -164,7 +164,6 @@ _IMPUTER_WORDS = {
     "auto_max_iter": '"auto" allows eight steps a row, 20 to 2000 in all.',
     "auto_batch": "512, growing with the\n    table",
     "alpha": "0.0",
-    "learning_rate_init": "0.01",
 }
 _DETECTOR_WORDS = {
     **_TRANSFORMER_WORDS,

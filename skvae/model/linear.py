@@ -255,7 +255,8 @@ def factor_analysis(
     lowest = np.maximum(floor / spread**2, _LEAST_SHARE)
     least_unique = _check_vector(least_unique, "least_unique", d, least=0.0)
     if least_unique.any():
-        lowest = np.maximum(lowest, least_unique * _unexplained(correlation, 1e-6))
+        unexplained = 1.0 / _partial_precision(correlation, 1e-6)
+        lowest = np.maximum(lowest, least_unique * unexplained)
 
     pca = probabilistic_pca(mean, covariance, n_components, floor=floor)
     starts = [
@@ -381,14 +382,14 @@ def _whitened_eigenpairs(
 def _unique_variances(correlation: Array, n_components: int) -> Array:
     """Joreskog's start (d,): (1 - k / 2d) / diag(S^-1), of a slightly shrunk S."""
     share = max(1 - n_components / (2 * len(correlation)), 0.5)
-    return share * _unexplained(correlation, 1e-3)
+    return share / _partial_precision(correlation, 1e-3)
 
 
-def _unexplained(correlation: Array, shrinkage: float) -> Array:
-    """Share of each column's variance that the others do not explain, (d,)."""
+def _partial_precision(correlation: Array, shrinkage: float) -> Array:
+    """Inverse of the share of each column that the others do not explain, (d,)."""
     shrunk = (1.0 - shrinkage) * correlation + shrinkage * np.eye(len(correlation))
-    unexplained: Array = 1.0 / np.diag(linalg.pinvh(shrunk))
-    return unexplained
+    precision: Array = np.diag(linalg.pinvh(shrunk))
+    return precision
 
 
 def _check_moments(
