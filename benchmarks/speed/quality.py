@@ -4,7 +4,7 @@
 
 writes the table ``quality.md`` beside this file: evidence lower bounds of held-out rows
 under ``VAETransformer()`` as it comes and after ten times as many passes (fewer where
-these would take hours, as the table says), and its CPU time beside that of PyOD's VAE
+these would take long, as the table says), and its CPU time beside that of PyOD's VAE
 for the 30 passes of its defaults. MNIST is the binarised one of Larochelle and Murray,
 2011: of grey pixels as real numbers, single rows (a pixel that is hardly ever lit) move
 the mean by more than the nat that is asked.
