@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from skvae._backend import generator, sample_positions
 from skvae.model.likelihoods import TableLikelihood
 from skvae.model.linear import LinearGaussian
-from skvae.model.rows import Coded, OnDemand, blocks
+from skvae.model.networks import REACH
+from skvae.model.rows import Coded, OnDemand, blocks, change_rows
 
 # Rows of which the moments are taken, and the multiply-adds that a step may cost: wide
 # tables with many holes get fewer rows.
@@ -43,6 +45,7 @@ def em_moments(
     values: Coded,
     weight: np.ndarray | None = None,
     *,
+    reach: ArrayLike = np.inf,
     ridge: float | None = None,
     tol: float = _STEP_TOL,
     max_steps: int | None = None,
@@ -57,6 +60,9 @@ def em_moments(
     values : ndarray of shape (n_rows, n_columns) or OnDemand
         NaN where a cell is missing; each column has a cell.
     weight : ndarray of shape (n_rows,) or None
+    reach : float or array-like of shape (n_columns,)
+        Cells further from zero count as lying there, so that a few gross ones cannot
+        carry the moments away.
     ridge : float or None
         Noise, in variances of the column, that is added to the covariance when a hole
         is predicted: where few rows tell how columns go together, predictions are drawn
@@ -74,6 +80,7 @@ def em_moments(
     """
     n_rows = len(values)
     chosen, values = _affordable(values)
+    values = np.clip(values, -np.asarray(reach), reach)
     missing = np.isnan(values)
     share = np.ones(len(chosen)) if weight is None else weight[chosen]
     share = share / share.sum()
@@ -221,7 +228,8 @@ class Completion:
     """What to put into the holes of coded rows, before there is a model of them.
 
     A hole gets its mean given the observed cells under a Gaussian fitted by EM, and
-    that of a column without an order its commonest code.
+    that of a column without an order its commonest code. Where it is learned, no real
+    number counts as lying further out than networks see.
 
     Parameters
     ----------
@@ -245,16 +253,18 @@ class Completion:
         cls, coded: Coded, likelihood: TableLikelihood, weight: np.ndarray | None
     ) -> Completion:
         """Learn from coded rows (n_rows, n_columns), holes or not."""
+        reach = np.where(likelihood.continuous, REACH, np.inf)
         if coded.shape[1] > _WIDE:
             if isinstance(coded, OnDemand) and coded.whole:
                 # What holes others will have is worth no look at all rows.
                 coded = coded[sample_positions(len(coded), _MOST_ROWS, 0)]
+            coded = change_rows(coded, lambda part: np.clip(part, -reach, reach))
             mean, count = column_means(coded)
             squares = (np.square(part - mean) for _, part in blocks(coded))
             total = sum(np.nansum(part, axis=0) for part in squares)
             covariance = np.diag(total / count)
         else:
-            mean, covariance = em_moments(coded, weight)
+            mean, covariance = em_moments(coded, weight, reach=reach)
         for j in np.flatnonzero(~np.array(likelihood.ordered, bool)):
             mean[j] = np.argmax(likelihood.levels[j])
             covariance[j], covariance[:, j] = 0.0, 0.0

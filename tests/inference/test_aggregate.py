@@ -166,6 +166,21 @@ def test_holes_are_filled_by_the_gaussian_mean_to_find_the_code(novelty: bool) -
     np.testing.assert_allclose(fitted.explain(holed), parts, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize("gross", [1e3, 1e6])
+def test_gross_cells_in_training_make_no_hole_odd(gross: float, holes: bool) -> None:
+    rng = np.random.default_rng(0)
+    X = table(400)
+    asked = X[200:].copy()
+    asked[:, 2] = np.nan
+    X[:4, 2] = gross
+    if holes:
+        X[4:][rng.random((396, 5)) < 0.05] = np.nan
+    fitted = VAEAnomalyDetector(random_state=0).fit(X)
+    assert (fitted.predict(asked) == -1).mean() < 0.05
+    assert (fitted.predict(X[:4]) == -1).all()
+
+
 def test_rows_of_holes_alone_are_neither_odd_nor_the_most_normal() -> None:
     fitted, X = detector(), table()
     empty = np.full((1, X.shape[1]), np.nan)
