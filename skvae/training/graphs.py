@@ -6,6 +6,7 @@ Not measured, and not yet run on a GPU.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -24,12 +25,16 @@ Record: TypeAlias = Callable[[Callable[[], Tensor]], tuple[Tensor, Callable[[], 
 # What of a batch a step reads.
 _READ = ("x", "observed", "weight", "unit", "seen")
 
+# Torch records one graph at a time in a process.
+_recording = threading.Lock()
+
 
 def record_on_cuda(work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
     """Record work as a CUDA graph, in its own pool of memory.
 
     It is done once before, on a stream of its own as torch asks for, so that all that
-    is made at the first time only is there.
+    is made at the first time only is there. It is recorded on the same stream: torch's
+    own for that is one of the device that recorded first.
     """
     aside, present = torch.cuda.Stream(), torch.cuda.current_stream()
     aside.wait_stream(present)
@@ -37,7 +42,12 @@ def record_on_cuda(work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], Non
         work()
     present.wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # What other threads ask of the device meanwhile is no part of this.
+    alone = "thread_local"
+    with (
+        _recording,
+        torch.cuda.graph(graph, stream=aside, capture_error_mode=alone),
+    ):
         result = work()
     return result, graph.replay
 
@@ -45,8 +55,9 @@ def record_on_cuda(work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], Non
 class GraphStep:
     """A step that is recorded once and then replayed, batch by batch.
 
-    Recorded is what the host decides: the number of rows, how rows are weighed, whether
-    the KL has a weight. Numbers are copied to where the recorded work reads them.
+    Recorded is what the host decides: the number of rows, what they have beside their
+    cells, how they are weighed, whether the KL has a weight. Numbers are copied to
+    where the recorded work reads them.
 
     Parameters
     ----------
@@ -62,11 +73,13 @@ class GraphStep:
 
     def __call__(self, batch: Batch, beta: Beta, weigh: Weigh) -> Tensor:
         """Loss of the batch, to be read before the next call; its gradient beside."""
-        key = (batch.x.shape[1], weigh, is_one(beta))
+        # Of rows made block by block, not every block has holes.
+        given = tuple(name for name in _READ if getattr(batch, name) is not None)
+        key = (batch.x.shape[1], given, weigh, is_one(beta))
         if key not in self._recorded:
             with torch.cuda.device_of(batch.x):
                 self._recorded[key] = _Recorded(
-                    self._step, batch, beta, weigh, self._record
+                    self._step, batch, given, beta, weigh, self._record
                 )
         return self._recorded[key](batch, beta)
 
@@ -75,12 +88,17 @@ class _Recorded:
     """A recorded step, and the places that it reads."""
 
     def __init__(
-        self, step: Step, batch: Batch, beta: Beta, weigh: Weigh, record: Record
+        self,
+        step: Step,
+        batch: Batch,
+        given: tuple[str, ...],
+        beta: Beta,
+        weigh: Weigh,
+        record: Record,
     ) -> None:
+        self._given = given
         places: dict[str, Any] = {
-            name: torch.empty_like(value)
-            for name in _READ
-            if (value := getattr(batch, name)) is not None
+            name: torch.empty_like(getattr(batch, name)) for name in given
         }
         self._batch = replace(batch, **places)
         self._beta: Beta = 1.0
@@ -97,10 +115,8 @@ class _Recorded:
         return self._loss
 
     def _fill(self, batch: Batch, beta: Beta) -> None:
-        for name in _READ:
-            value = getattr(batch, name)
-            if value is not None:
-                getattr(self._batch, name).copy_(value)
+        for name in self._given:
+            getattr(self._batch, name).copy_(getattr(batch, name))
         if isinstance(self._beta, Tensor):
             if isinstance(beta, Tensor):
                 self._beta.copy_(beta)

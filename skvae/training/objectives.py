@@ -11,6 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from skvae._backend import number
 from skvae.model.terms import Terms
 
 # Weight of the KL: one for all, or (members, 1).
@@ -74,7 +75,7 @@ class NegativeElbo(AdditiveObjective):
             cost = kl.sum(-1)
             return cost if is_one(beta) else cost.mul_(beta), _inner(beta)
         spent = kl.mean(dim=1, keepdim=True) > self.free_bits
-        kept = torch.where(spent, kl, kl.new_tensor(self.free_bits))
+        kept = torch.where(spent, kl, number(self.free_bits, kl))
         return beta * kept.sum(-1), _inner(beta) * spent.to(kl.dtype)
 
 

@@ -7,12 +7,15 @@ there, and its result stays where it is.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from skvae.model.latent import LatentModel
 from skvae.model.rows import Rows
@@ -22,6 +25,7 @@ from skvae.training.graphs import GraphStep
 from skvae.training.objectives import Beta, NegativeElbo
 from skvae.training.optimiser import Adam
 from skvae.training.steps import AnalyticStep, AutogradStep
+from tests.training import test_steps as steps
 
 N_COLUMNS, N_COMPONENTS, N_ROWS, N_MEMBERS = 5, 2, 150, 2
 
@@ -132,6 +136,56 @@ def test_batch_is_copied_to_where_the_recorded_step_reads(model: LatentModel) ->
     batch.x.fill_(torch.nan)  # the first batch's memory is its owner's again
     other = next(iter(batches(holes=True, weights=True).epoch(0)))
     assert torch.equal(step(other, 1.0, loop.own_weight), loss)
+
+
+def test_blocks_with_and_without_holes_are_recorded_apart(model: LatentModel) -> None:
+    record = Recorder()
+    gradients = [torch.full_like(model.params.flat, torch.nan) for _ in range(2)]
+    own, other = (AnalyticStep(model, NegativeElbo(), each) for each in gradients)
+    recorded = GraphStep(other, record)
+    # Rows made block by block have marks of holes where their block has holes.
+    whole, holed = (
+        next(iter(batches(holes=holes).epoch(0))) for holes in (False, True)
+    )
+    for batch in (whole, holed, whole, holed):
+        expected = own(batch, 1.0, loop.own_weight)
+        assert torch.equal(recorded(batch, 1.0, loop.own_weight), expected)
+        assert torch.equal(*gradients)
+    assert record.n_recorded == 2
+
+
+class NoCapture(TorchDispatchMode):
+    """Refuses what CUDA refuses while it records: numbers to or from the host."""
+
+    REFUSED = ("lift", "scalar_tensor", "_local_scalar_dense", "nonzero", "_to_copy")
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = str(func)
+        # Of a number beside tensors, `where` makes a tensor on the host.
+        assert not any(f"aten.{each}" in name for each in self.REFUSED), name
+        assert "aten.where.Scalar" not in name, name
+        if name.startswith(("aten.index.", "aten.index_put")):  # not by marks
+            places = [each for each in args[1] if each is not None]
+            assert all(each.dtype != torch.bool for each in places), name
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", steps.MODELS)
+@pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize("free_bits", [0.0, 0.1])
+def test_a_step_can_be_recorded_from_its_second_call_on(
+    name: str, holes: bool, free_bits: float
+) -> None:
+    own = steps.random_model(name)
+    step = AnalyticStep(own, NegativeElbo(free_bits), torch.empty_like(own.params.flat))
+    batch = steps.batch(holes=holes, model=own)
+    trimmed = partial(loop.trimmed_weight, trim=0.2)
+    for weigh, beta in product((loop.own_weight, trimmed), BETAS.values()):
+        step(batch, beta, weigh)
+        with NoCapture():
+            step(batch, beta, weigh)
 
 
 def test_fit_with_recorded_steps_is_the_same_fit(

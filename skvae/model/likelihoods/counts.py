@@ -12,6 +12,7 @@ from scipy import special
 from torch import Tensor
 from torch.nn import functional
 
+from skvae._backend import number
 from skvae.model.likelihoods.base import (
     Columns,
     Likelihood,
@@ -295,7 +296,9 @@ class Multinomial(Counts):
         self, params: Params, x: Tensor, observed: Tensor
     ) -> tuple[Params, Tensor]:
         # What is left of the shares, and of the total, when some cells are unknown.
-        return (torch.where(observed > 0.0, params[0], -1e4),), x * observed
+        location = params[0]
+        never = number(-1e4, location)
+        return (torch.where(observed > 0.0, location, never),), x * observed
 
     def root_information(self, params: Params, slopes: Tensor, x: Tensor) -> Tensor:
         p = params[0].softmax(-1)[..., None, :]
