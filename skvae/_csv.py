@@ -42,8 +42,8 @@ class _ColumnCells:
     n_dates: int = 0
     """Of those that hold text."""
     first_text: tuple[int, str] = (0, "")
-    first_word: tuple[int, str] = (0, "")
-    """The first text that is no date."""
+    first_undated: tuple[int, str] = (0, "")
+    """The first cell that holds something, and no date."""
 
     def take(self, cell: str, line: int, *, decimal_comma: bool) -> bool:
         """Add a cell, NaN where it is no number; True if its comma was a point."""
@@ -56,6 +56,8 @@ class _ColumnCells:
                 self.n_empty += 1
             else:
                 self._take_text(cell, line)
+        elif not self.first_undated[0]:
+            self.first_undated = line, cell
         self.values.append(number)
         return comma
 
@@ -64,8 +66,8 @@ class _ColumnCells:
             self.first_text = line, cell
         if as_date(cell) is not None:
             self.n_dates += 1
-        elif self.n_text == self.n_dates:
-            self.first_word = line, cell
+        elif not self.first_undated[0]:
+            self.first_undated = line, cell
         self.n_text += 1
 
     @property
@@ -350,8 +352,8 @@ def _sorted_out(
 
 def _check_alike(path: Path, column: _ColumnCells) -> None:
     """Raise where a column of numbers or of dates holds some other cells."""
-    if column.is_dated and column.n_dates < column.n_text:
-        wanted, n_wanted, (line, cell) = "date", column.n_dates, column.first_word
+    if column.is_dated and column.first_undated[0]:
+        wanted, n_wanted, (line, cell) = "date", column.n_dates, column.first_undated
     elif column.n_text and not column.is_text:
         wanted, n_wanted, (line, cell) = "number", column.n_numbers, column.first_text
     else:

@@ -224,6 +224,10 @@ def test_more_outliers_than_shown_are_counted(
             "a\n2024-01-01\nyesterday\n2024-01-02\n2024-02-30\n2024-01-03\n",
             "line 3, column 'a': 'yesterday' is not a date (2 such in this column, 3",
         ),
+        (
+            "a\n2024-01-01\n2024-01-02\n5\n2024-01-03\nsoon\n",
+            "line 4, column 'a': '5' is not a date (2 such in this column, 3 dates)",
+        ),
         ("a,b\n1,2\n\n3,1_0\n5,6\n7,8\n", "line 4, column 'b': '1_0' is not"),
         ("a,b\n" + 12 * "1,2\n", "all 2 are constant"),
     ],
