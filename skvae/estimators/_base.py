@@ -262,16 +262,11 @@ class BaseVAE(Outcome, CallbackSupportMixin, BaseEstimator):
         return on_epoch
 
     def _report(self, training: Training, history: History) -> None:
-        every = max(1, training.settings.plan.n_epochs // 20)
-        if self.verbose and history.n_epochs % every == 0:
-            jacobian = training.jacobian
-            line = f"[{type(self).__name__}] pass {history.n_epochs} of at most "
-            line += f"{training.settings.plan.n_epochs} ({history.gradient} gradient): "
-            line += "loss "
-            line += f"{history.loss[-1] - jacobian:.4f} nats a row"
-            if history.validation:
-                line += f", held-out objective {history.validation[-1] + jacobian:.4f}"
-            print(line)
+        if self.verbose:
+            n_epochs = training.settings.plan.n_epochs
+            line = _progress(history, n_epochs, training.jacobian)
+            if line:
+                print(f"[{type(self).__name__}] {line}")
 
     # -- kept state --------------------------------------------------------------
 
@@ -307,3 +302,16 @@ class BaseVAE(Outcome, CallbackSupportMixin, BaseEstimator):
         tags.input_tags.string = True
         tags.input_tags.sparse = counts_only(self.likelihood)
         return tags
+
+
+def _progress(history: History, n_epochs: int, jacobian: float) -> str:
+    """What is told of the last pass, of at most so many; empty for most of many."""
+    if not history.loss:
+        return "no pass: the linear start is kept"
+    if history.n_epochs % max(1, n_epochs // 20):
+        return ""
+    line = f"pass {history.n_epochs} of at most {n_epochs} ({history.gradient} "
+    line += f"gradient): loss {history.loss[-1] - jacobian:.4f} nats a row"
+    if history.validation:
+        line += f", held-out objective {history.validation[-1] + jacobian:.4f}"
+    return line

@@ -27,7 +27,7 @@ class History:
         Why it ended: "max_iter", "no_change", "max_time" or "callback".
     gradient : str
         How the last step found its gradient: "analytic", "autograd" or "analytic, as a
-        CUDA graph".
+        CUDA graph"; empty where nothing was trained.
     """
 
     loss: list[float] = field(default_factory=list)

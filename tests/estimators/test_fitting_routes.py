@@ -166,3 +166,17 @@ def test_verbose_prints_lines_and_silence_is_the_default(
         assert "nats a row" in line
     shown = float(lines[-1].split("loss ")[1].split(" nats")[0])
     assert shown == pytest.approx(estimator.loss_curve_[-1], abs=1e-4)
+
+
+@pytest.mark.parametrize("max_iter", [3, 100])
+def test_verbose_tells_of_a_fit_without_a_pass(
+    max_iter: int, cls: type[Estimator], capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = {"hidden_layer_sizes": (), "start": "linear", "likelihood": "gaussian"}
+    if cls is VAEAnomalyDetector:  # leaves no rows out
+        params["novelty"] = True
+    estimator = cls(max_iter=max_iter, verbose=1, random_state=0, **params)
+    estimator.set_params(noise="column", early_stopping=False).fit(linear())
+    assert estimator.loss_curve_ == []
+    told = capsys.readouterr().out
+    assert told == f"[{cls.__name__}] no pass: the linear start is kept\n"
