@@ -48,11 +48,11 @@ def contributions(
     """
     if completion is None:
         return _parts(model, coded, bank, score)
-    observed, whole = ~np.isnan(coded), completion(coded)
+    observed, completed = ~np.isnan(coded), completion(coded)
     # Levels without an order lie nowhere, and far from nothing.
     asked = observed & model.likelihood.ordered
-    mended, cell = completion.mended(coded, whole, asked)
-    both = _parts(model, np.concatenate([whole, mended]), bank, score)
+    mended, cell = completion.mended(coded, completed, asked)
+    both = _parts(model, np.concatenate([completed, mended]), bank, score)
     both = both.astype(np.float64).reshape(2, *coded.shape)
     before, parts = both
     own = cell[:, None]

@@ -285,7 +285,7 @@ class Completion:
             torch.as_tensor(missing[holed]),
             torch.zeros(int(holed.sum()), dtype=torch.float64),
             torch.zeros(len(scale), dtype=torch.float64),
-            torch.as_tensor(self.covariance / np.outer(scale, scale)),
+            torch.as_tensor(self._correlation),
             _RIDGE,
         )
         values = self._values(filled.numpy() * scale + self.mean)
@@ -301,18 +301,21 @@ class Completion:
 
     @cached_property
     def _correlation(self) -> np.ndarray:
-        """Of the columns, with the noise that holes are filled with."""
-        scale = self._scale
-        correlation = self.covariance / np.outer(scale, scale)
-        return np.asarray(correlation + _RIDGE * np.eye(len(scale)))
+        """Of the columns, (n_columns, n_columns)."""
+        return np.asarray(self.covariance / np.outer(self._scale, self._scale))
+
+    @cached_property
+    def _noisy(self) -> np.ndarray:
+        """The same with the noise that holes are filled with."""
+        return np.asarray(self._correlation + _RIDGE * np.eye(len(self.mean)))
 
     @cached_property
     def _precision(self) -> np.ndarray:
-        """Of the standardised columns; of uncorrelated ones the diagonal alone."""
-        variance = np.diag(self._correlation)
-        if np.count_nonzero(self._correlation) == np.count_nonzero(variance):
+        """Its inverse; of uncorrelated columns the diagonal alone."""
+        variance = np.diag(self._noisy)
+        if np.count_nonzero(self._noisy) == np.count_nonzero(variance):
             return 1.0 / variance
-        return np.asarray(np.linalg.inv(self._correlation))
+        return np.asarray(np.linalg.inv(self._noisy))
 
     def __getstate__(self) -> dict[str, Any]:
         # Cached arrays stay out of pickles, so that these tell the value alone.
@@ -324,7 +327,7 @@ class Completion:
         return np.where(self.whole, whole, cells)
 
     def mended(
-        self, coded: np.ndarray, whole: np.ndarray, asked: np.ndarray
+        self, coded: np.ndarray, completed: np.ndarray, asked: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rows with one cell each replaced: the one that fits the others least.
 
@@ -332,8 +335,8 @@ class Completion:
         ----------
         coded : ndarray of shape (n_rows, n_columns)
             NaN where a cell is missing.
-        whole : ndarray of shape (n_rows, n_columns)
-            The same rows completed.
+        completed : ndarray of shape (n_rows, n_columns)
+            The same rows with their holes filled.
         asked : ndarray of bool of shape (n_rows, n_columns)
             Observed cells to choose from; where a row has none it stays as it is.
 
@@ -346,9 +349,9 @@ class Completion:
         """
         pull, own = self._pull(coded)
         cell = np.where(asked, pull**2 / own, -1.0).argmax(axis=1)
-        values = self._values(whole - pull / own * self._scale)
+        values = self._values(completed - pull / own * self._scale)
         rows = np.flatnonzero(asked.any(axis=1))
-        mended = whole.copy()
+        mended = completed.copy()
         mended[rows, cell[rows]] = values[rows, cell[rows]]
         holed = rows[np.isnan(coded[rows]).any(axis=1)]
         mended[holed] = self(np.where(np.isnan(coded[holed]), np.nan, mended[holed]))
@@ -382,7 +385,7 @@ class Completion:
             seen = ~missing[rows]
             # Holes stand apart from all other columns.
             both = seen[:, :, None] & seen[:, None, :]
-            inverse = np.linalg.inv(np.where(both, self._correlation, one))
+            inverse = np.linalg.inv(np.where(both, self._noisy, one))
             pull[rows] = np.matmul(inverse, away[rows][..., None])[..., 0]
             own[rows] = np.diagonal(inverse, axis1=1, axis2=2)
         return pull, own

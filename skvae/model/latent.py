@@ -172,7 +172,7 @@ class LatentModel(Autoencoder):
         return replace(rows, seen=None if seen is rows.x else seen)
 
     def all_rows(self, coded: Coded, weight: np.ndarray | None = None) -> Rows:
-        """The same, made some at a time: what that takes beside them stays small."""
+        """The same, made block by block and then joined."""
         rows = Rows.concatenate([self.rows(part) for _, part in blocks(coded)])
         if weight is None:
             return rows
