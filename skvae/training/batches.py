@@ -73,7 +73,7 @@ def draw_rows(
         if bootstrap:
             drawn.append(torch.randint(n_rows, (n_drawn,), generator=source))
         else:
-            drawn.append(torch.randperm(n_rows, generator=source)[:n_drawn])
+            drawn.append(random_order(n_rows, source)[:n_drawn])
     return torch.stack(drawn)
 
 
