@@ -204,14 +204,12 @@ def read_csv(path: Path, *, ignore: Sequence[str] = ()) -> CsvTable:
     cells: dict[int, Any] = dict(held)
     if worded:
         with opened(path) as source:
-            cells |= _texts(_rows(source, delimiter), worded, skip=has_header)
-    dated = [place for place in worded if columns[place].is_dated]
-    for place in dated:
-        cells[place][:] = [cell and as_date(cell) for cell in cells[place]]
+            own = {place: columns[place] for place in worded}
+            cells |= _texts(_rows(source, delimiter), own, skip=has_header)
     named = {place: columns[place].name for place in used}
     # Where each row has another text, it names the row.
-    for place in sorted({*worded} - {*dated}):
-        if len(set(cells[place])) == len(lines):
+    for place in worded:
+        if not columns[place].is_dated and len(set(cells[place])) == len(lines):
             left_out.setdefault("another text in each row", []).append(named.pop(place))
     if not named:
         raise TableError(
@@ -233,14 +231,24 @@ def read_csv(path: Path, *, ignore: Sequence[str] = ()) -> CsvTable:
 
 
 def _texts(
-    rows: Iterator[tuple[int, list[str]]], places: list[int], *, skip: bool
+    rows: Iterator[tuple[int, list[str]]],
+    columns: dict[int, _ColumnCells],
+    *,
+    skip: bool,
 ) -> dict[int, np.ndarray]:
-    """Cells of the columns at these places, None where they are empty."""
-    kept: dict[int, list[str | None]] = {place: [] for place in places}
+    """Cells of the columns at these places, None where they are empty.
+
+    Texts, or dates where a column holds such.
+    """
+    kept: dict[int, list[Any]] = {place: [] for place in columns}
+    dated = {place for place, column in columns.items() if column.is_dated}
     for _, row in islice(rows, int(skip), None):
         for place, cells in kept.items():
             cell = row[place].strip()
-            cells.append(None if cell.lower() in EMPTY else cell)
+            if cell.lower() in EMPTY:
+                cells.append(None)
+            else:
+                cells.append(as_date(cell) if place in dated else cell)
     return {place: np.array(cells, dtype=object) for place, cells in kept.items()}
 
 
