@@ -32,7 +32,7 @@ from skvae.estimators.imputer import VAEImputer
 from skvae.estimators.transformer import VAETransformer
 from skvae.inference.aggregate import Aggregate
 from skvae.inference.donors import Donors
-from skvae.model.incomplete import Completion
+from skvae.model.completion import Completion
 from skvae.model.latent import LatentModel
 from skvae.table.containers import Container
 from skvae.table.schema import Column, Schema

@@ -22,7 +22,7 @@ import skvae
 from skvae import EpochMonitor, VAEAnomalyDetector, VAEImputer, VAETransformer
 from skvae.inference.aggregate import Aggregate
 from skvae.inference.donors import Donors
-from skvae.model.incomplete import Completion
+from skvae.model.completion import Completion
 from skvae.persistence import _BLANK, _digest
 
 # Such small tables let some fits warn, which is not what is tested here.

@@ -187,9 +187,10 @@ class BaseVAE(Outcome, CallbackSupportMixin, BaseEstimator):
         """Make one pass over some more rows.
 
         The first call learns scaling and start from its rows; later calls keep them.
-        There is no early stopping, and the learning rate stays at
-        `learning_rate_init`. What is averaged over rows or set by them (`base_score_`,
-        a detector's `offset_`) is that of the latest call's.
+        There is no early stopping, and the learning rate stays what it is in the middle
+        of a fit: half of `learning_rate_init`, or all of it where `learning_rate` is
+        "constant". What is averaged over rows or set by them (`base_score_`, a
+        detector's `offset_`) is that of the latest call's.
 
         Parameters
         ----------

@@ -15,7 +15,7 @@ from skvae._backend import in_dtype, resolve_device, scoring_dtype
 from skvae.estimators._tables import check_levels, in_blocks, read_table
 from skvae.inference.explanation import contributions
 from skvae.inference.scoring import SCORES, Score, score_rows
-from skvae.model.incomplete import Completion
+from skvae.model.completion import Completion
 from skvae.model.latent import LatentModel
 from skvae.model.rows import Coded, OnDemand, is_small
 from skvae.table.containers import Container

@@ -15,8 +15,8 @@ from skvae._backend import resolve_device
 from skvae.model.networks import ACTIVATIONS, Network
 from skvae.table.kinds import COUNTS, REQUESTABLE
 from skvae.training.batches import count_rows
-from skvae.training.fit import Settings, n_held_out
 from skvae.training.loop import SCHEDULES, Plan
+from skvae.training.settings import Settings, n_held_out
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 
 from skvae.inference.scoring import read
 from skvae.model.closed_form import dependent_columns
-from skvae.model.incomplete import Completion
+from skvae.model.completion import Completion
 from skvae.model.latent import LatentModel
 from skvae.model.likelihoods import TableLikelihood
 from skvae.model.rows import Coded, OnDemand, change_rows

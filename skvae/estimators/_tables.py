@@ -50,6 +50,8 @@ def read_table(
     ValueError, TypeError
         As scikit-learn's own validation.
     """
+    if isinstance(X, np.ma.MaskedArray):
+        X = _unmasked(X)
     # One memory layout: sums then round alike, and equal tables give equal fits.
     checks = {
         "dtype": FLOATS,
@@ -75,6 +77,16 @@ def read_table(
     raw = Container.read(X)
     check_array(raw.numbers, estimator=estimator, input_name="X", **checks)
     return raw
+
+
+def _unmasked(X: np.ma.MaskedArray) -> np.ndarray:
+    """A masked array's numbers, missing where they are masked."""
+    if X.dtype.kind not in "fiub":
+        raise TypeError(
+            f"Masked arrays are read where they hold numbers, got one of {X.dtype}. "
+            f"Pass X.filled(...) with what stands for a missing cell, such as None."
+        )
+    return np.ma.filled(X if X.dtype.kind == "f" else X.astype(np.float64), np.nan)
 
 
 def in_blocks(

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from skvae._backend import sample_positions
-from skvae.model.incomplete import Completion
+from skvae.model.completion import Completion
 from skvae.table.containers import Container
 from skvae.table.moments import checked_weight, weighted_quantiles
 from skvae.table.raw import RawTable

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from skvae.inference.scoring import Score, read_score
-from skvae.model.incomplete import Completion
+from skvae.model.completion import Completion
 from skvae.model.latent import LatentModel
 from skvae.model.terms import Terms
 

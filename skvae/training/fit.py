@@ -14,23 +14,10 @@ from skvae.model.latent import LatentModel
 from skvae.training.batches import Batches
 from skvae.training.coded import CodedTable
 from skvae.training.history import History
-from skvae.training.loop import SCHEDULES, train
+from skvae.training.loop import train
 from skvae.training.optimiser import Adam
-from skvae.training.settings import Settings, n_held_out, split_rows
+from skvae.training.settings import Settings, split_rows
 from skvae.training.start import is_closed_form, start_model
-
-__all__ = [
-    "FIRST_EPOCH",
-    "Fit",
-    "Settings",
-    "finished",
-    "fit_model",
-    "make_optimiser",
-    "n_held_out",
-    "partial_fit_model",
-    "set_unit_noise",
-    "train_model",
-]
 
 # Random draws are keyed on the epoch's number; those of epoch 0 are the start's.
 FIRST_EPOCH = 1
@@ -110,7 +97,7 @@ def partial_fit_model(
     model: LatentModel | None,
     moments: tuple[np.ndarray, np.ndarray, int] | None,
 ) -> tuple[LatentModel, History, tuple[np.ndarray, np.ndarray, int]]:
-    """Make one pass over some rows at a constant learning rate.
+    """Make one pass over some rows at the learning rate of the middle of a fit.
 
     Parameters
     ----------
@@ -136,10 +123,11 @@ def partial_fit_model(
     optimiser = make_optimiser(model, settings)
     if moments is not None:
         optimiser.set_moments(moments)
+    middle = settings.plan.schedule(0.5)
     one_pass = replace(
         settings.plan,
         n_epochs=1,
-        schedule=SCHEDULES["constant"],
+        schedule=lambda done: middle,
         kl_warmup=settings.plan.kl_warmup if n_epochs == 0 else 0.0,
         trim_from=settings.plan.trim_from if n_epochs == 0 else 0.0,
     )

@@ -247,3 +247,25 @@ def test_completed_levels_are_among_those_of_the_column() -> None:
     full = detector._completion(detector._encode(detector._check(far)))
     assert sorted(full[0, 1:]) == [1.0, 2.0]
     assert full[1, 1:].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_masked_cells_are_missing(cls: type[Any], dtype: type) -> None:
+    X = np.rint(10.0 * table(60, holes=0.0))
+    holes = np.random.default_rng(1).random(X.shape) < 0.1
+    # What stands beneath a mask is nobody's.
+    masked = np.ma.masked_array(np.where(holes, 1e6, X).astype(dtype), mask=holes)
+    plain = np.where(holes, np.nan, X).astype(
+        np.float64 if dtype is np.int64 else dtype
+    )
+    params: dict[str, Any] = {"max_iter": 3, "random_state": 0}
+    own, other = (cls(**params).fit(rows) for rows in (masked, plain))
+    expected = other.impute(plain)
+    if dtype is np.int64:  # a table of whole numbers is answered in them
+        expected = np.rint(expected)
+    np.testing.assert_array_equal(own.impute(masked), expected)
+    np.testing.assert_array_equal(own.score_samples(masked), other.score_samples(plain))
+    assert masked.mask.sum() == holes.sum()
+    with pytest.raises(TypeError, match=r"Masked arrays.*object.*filled"):
+        own.impute(masked.astype(object))

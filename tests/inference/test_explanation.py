@@ -9,7 +9,7 @@ import torch
 from skvae.inference import scoring
 from skvae.inference.explanation import contributions
 from skvae.inference.scoring import SCORES, draw_bank, read_score, score_rows
-from skvae.model.incomplete import Completion
+from skvae.model.completion import Completion
 from skvae.model.latent import LatentModel
 from skvae.model.linear import factor_analysis
 from skvae.model.terms import Terms

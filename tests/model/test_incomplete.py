@@ -10,7 +10,8 @@ import torch
 from scipy import optimize, stats
 
 from skvae.model.closed_form import Moments, dependent_columns, noise_floor
-from skvae.model.incomplete import Completion, em_moments, fill
+from skvae.model.completion import Completion
+from skvae.model.incomplete import em_moments, fill
 from skvae.model.latent import LatentModel
 from skvae.model.linear import LinearGaussian, factor_analysis
 

@@ -15,6 +15,7 @@ from skvae.training.coded import CodedTable
 from skvae.training.fit import fit_model, partial_fit_model
 from skvae.training.loop import SCHEDULES, Plan
 from skvae.training.settings import Settings
+from skvae.training.start import start_model
 
 KINDS = ("gaussian",) * 2 + ("bernoulli", "categorical", "categorical", "ordinal")
 KINDS += ("poisson", "negative_binomial") + ("multinomial",) * 2
@@ -164,3 +165,17 @@ def test_rows_of_members_are_drawn_where_host_rows_want_them() -> None:
     assert drawn is not None
     assert drawn.device.type == "cpu"
     np.testing.assert_array_equal(drawn.unique(dim=1).shape, (2, 7))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_further_pass_keeps_the_rate_of_the_middle_of_a_fit(schedule: str) -> None:
+    # Adam's first step has the length of the rate, whatever the gradient.
+    coded = table()
+    plan = Plan(50, 1e-3, SCHEDULES[schedule])
+    own = settings(plan=plan, start="random", batch_size=200, n_members=1)
+    before = start_model(coded, own, [0]).to(torch.float32, torch.device("cpu"))
+    after, _, _ = partial_fit_model(coded, own, 0, n_epochs=0, model=None, moments=None)
+    moved = (after.params.flat - before.params.flat).abs().max()
+    assert float(moved) == pytest.approx(
+        {"cosine": 5e-4, "constant": 1e-3}[schedule], rel=1e-2
+    )
