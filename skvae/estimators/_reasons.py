@@ -111,10 +111,10 @@ class Reasons(BaseVAE):
             told = [
                 _told(self._schema, raw, points, i, j)
                 for j in columns
-                if _surprising(raw, points, i, j)
+                # Of several, each may be ordinary by itself.
+                if len(columns) == 1 or _surprising(raw, points, i, j)
             ]
             names = ", ".join(self._schema.label(j, quoted=False) for j in columns)
-            # Each may be ordinary by itself.
             reason = "; ".join(told) or f"together, {names}" if names else "all of it"
             sentences[i] = f"Row {i} is unusual: {reason}."
         return sentences

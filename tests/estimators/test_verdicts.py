@@ -361,3 +361,12 @@ def test_labels_reach_fit_predict() -> None:
     assert not np.array_equal(
         once.score_samples(X), clone(once).fit(X).score_samples(X)
     )
+
+
+def test_the_one_column_that_tells_is_told_with_its_value() -> None:
+    # Between 0 and 1, and within the interval: yet no cell that the column could hold.
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.random(300) < 0.5, rng.normal(size=(300, 2))])
+    detector = VAEAnomalyDetector(random_state=0).fit(X)
+    (told,) = detector.describe([[0.5, 0.0, 0.0]])
+    assert told.startswith("Row 0 is unusual: column 0 is 0.5, expected ")
