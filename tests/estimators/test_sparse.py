@@ -11,7 +11,7 @@ from sklearn.base import clone
 
 from skvae import VAEAnomalyDetector, VAEImputer, VAESearchCV, VAETransformer
 from skvae.estimators import _tables, _tries
-from skvae.model import incomplete, rows
+from skvae.model import completion, incomplete, rows
 from skvae.table import statistics
 from skvae.training import batches
 
@@ -56,7 +56,8 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables of a test are gone through in several blocks, as large ones are."""
     monkeypatch.setattr(rows, "_FEW_CELLS", 0)
     monkeypatch.setattr(rows, "_CELLS_PER_BLOCK", 2**12)
-    monkeypatch.setattr(incomplete, "_MOST_ROWS", 500)
+    for each in (completion, incomplete):
+        monkeypatch.setattr(each, "MOST_ROWS", 500)
     monkeypatch.setattr(batches, "_CELLS_PER_BLOCK", 2**12)
     monkeypatch.setattr(_tables, "_BLOCK_CELLS", 2**12)
     monkeypatch.setattr(statistics, "SPARSE_SAMPLE_CELLS", 2**14)
