@@ -83,7 +83,7 @@ def ours(estimator: Any, table: np.ndarray) -> tuple[Contender, LatentModel]:
     model = start_model(fit.coded, settings, seeds)
     model = model.to(torch.float32, settings.device)
     batches = Batches(
-        model.rows(fit.coded.values, None),
+        model.rows_for_batches(fit.coded.values),
         batch_size=settings.batch_size,
         n_draws=1,
         n_components=settings.n_components,
