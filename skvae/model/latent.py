@@ -25,6 +25,7 @@ from skvae.model.rows import (
     RowsOnDemand,
     RowsOnHost,
     blocks,
+    is_kept,
     scaled_weight,
 )
 from skvae.model.terms import Terms, defended
@@ -189,14 +190,16 @@ class LatentModel(Autoencoder):
         """Coded rows as `rows` makes them: at once, or when they are asked for.
 
         A device with a memory of its own holds all rows that fit there; those of a
-        table that is too large for the device are made on the host. Where holes take
-        long to fill, all are filled first, unless each row is asked for only ``once``.
+        table that is too large for the device are made on the host. That keeps all rows
+        of a table of moderate size, and where holes take long to fill, all filled
+        features, unless each row is asked for only ``once``.
         """
         flat, host = self.params.flat, torch.device("cpu")
         n_cells = coded.shape[0] * (2 * coded.shape[1] + self.encoder.n_inputs)
         fitting = fits(n_cells * flat.itemsize, flat.device)
         if isinstance(coded, OnDemand):
-            if flat.device.type == "cuda" and fitting:
+            kept = is_kept(coded.shape) and not once
+            if fitting if flat.device.type == "cuda" else kept:
                 return self.all_rows(coded, weight)
             own = None if weight is None else scaled_weight(weight, flat.dtype, host)
             features = None

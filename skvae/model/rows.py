@@ -15,6 +15,9 @@ from skvae._backend import as_tensor, places_dtype, send
 # Cells up to which a coded table is small: looked at as one, and wherever that is
 # quicker copied. Of a larger one so many are looked at together as a cache holds.
 _FEW_CELLS, _CELLS_PER_BLOCK = 2**22, 2**17
+# Cells up to which all rows are coded once for training, 64 MB in float32: a step that
+# codes its own takes up to a fifth longer.
+_KEPT_CELLS = 2**24
 
 
 class Stored(Protocol):
@@ -140,6 +143,11 @@ def change_rows(
 def is_small(shape: tuple[int, int]) -> bool:
     """Whether a table of so many rows and columns may be coded and copied at once."""
     return shape[0] * shape[1] <= _FEW_CELLS
+
+
+def is_kept(shape: tuple[int, int]) -> bool:
+    """Whether training keeps all coded rows of such a table."""
+    return shape[0] * shape[1] <= _KEPT_CELLS
 
 
 def blocks(values: Coded) -> Iterator[tuple[slice, np.ndarray]]:

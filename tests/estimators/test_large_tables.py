@@ -78,6 +78,7 @@ def large(monkeypatch: pytest.MonkeyPatch, cells_per_block: int) -> list[rows.On
         start(self, table, *args)
 
     monkeypatch.setattr(rows, "_FEW_CELLS", 0)
+    monkeypatch.setattr(rows, "_KEPT_CELLS", 0)
     monkeypatch.setattr(rows, "_CELLS_PER_BLOCK", cells_per_block)
     monkeypatch.setattr(rows.RowsOnDemand, "__init__", spy)
     return made
@@ -101,6 +102,19 @@ def test_rows_coded_on_demand_give_the_same_fit(
     raw_kept = isinstance(made[0].stored, RawTable)
     completed = name == "holes" and estimator._completes
     assert raw_kept == (name != "levels" and not completed)
+
+
+@each
+def test_rows_of_a_table_of_moderate_size_are_kept_for_training(
+    estimator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X = TABLES["float32"]
+    small = told(clone(estimator).fit(X), X)
+    made = large(monkeypatch, 2**20)
+    monkeypatch.setattr(rows, "_KEPT_CELLS", X.size)
+    for mine, whole in zip(told(clone(estimator).fit(X), X), small):
+        np.testing.assert_array_equal(mine, whole)
+    assert not made
 
 
 @each

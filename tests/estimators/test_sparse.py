@@ -55,6 +55,7 @@ def answers(model: Any, X: Any) -> list[np.ndarray]:
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables of a test are gone through in several blocks, as large ones are."""
     monkeypatch.setattr(rows, "_FEW_CELLS", 0)
+    monkeypatch.setattr(rows, "_KEPT_CELLS", 0)
     monkeypatch.setattr(rows, "_CELLS_PER_BLOCK", 2**12)
     for each in (completion, incomplete):
         monkeypatch.setattr(each, "MOST_ROWS", 500)

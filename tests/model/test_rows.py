@@ -51,6 +51,7 @@ def demand(array: np.ndarray) -> OnDemand:
 def _large(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tables of these tests are large ones: a block is 32 of their rows."""
     monkeypatch.setattr(rows, "_FEW_CELLS", 0)
+    monkeypatch.setattr(rows, "_KEPT_CELLS", 0)
     monkeypatch.setattr(rows, "_CELLS_PER_BLOCK", 32 * D)
 
 
