@@ -198,8 +198,10 @@ class LatentModel(Autoencoder):
         n_cells = coded.shape[0] * (2 * coded.shape[1] + self.encoder.n_inputs)
         fitting = fits(n_cells * flat.itemsize, flat.device)
         if isinstance(coded, OnDemand):
-            kept = is_kept(coded.shape) and not once
-            if fitting if flat.device.type == "cuda" else kept:
+            keep = is_kept(coded.shape) and not once
+            if flat.device.type == "cuda":
+                keep = fitting
+            if keep:
                 return self.all_rows(coded, weight)
             own = None if weight is None else scaled_weight(weight, flat.dtype, host)
             features = None

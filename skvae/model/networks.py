@@ -403,14 +403,7 @@ def _sum_of_rows(values: Tensor, out: Tensor) -> _Call:
 
 def _product(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None = None) -> _Call:
     """``out = start + a b`` for each member, however ``out`` lies."""
-    if out.stride(-1) != 1:
-        a, b, out = b.mT, a.mT, out.mT
-        start = None if start is None else start.mT
-    elif start is None and out.shape[-1] < _NARROW:
-        return partial(_times(b, out), a)
-    if start is None:
-        return partial(torch.bmm, a, b, out=out)
-    return partial(torch.baddbmm, start, a, b, out=out)
+    return partial(_times(b, out, start), a)
 
 
 def _times(
